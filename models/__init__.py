@@ -1,0 +1,35 @@
+"""The networks, by the name that a config's model.name takes."""
+
+from typing import Any
+
+from torch import nn
+
+from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
+from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
+from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
+
+__all__ = ["MODELS", "build_model"]
+
+MODELS: dict[str, tuple[type, type[nn.Module]]] = {
+    "adm": (ADMConfig, ADM),
+    "adm_classifier": (ADMClassifierConfig, ADMClassifier),
+    "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
+    "xyf_unet": (XyfUNetConfig, XyfUNet),
+    "xyf_adagn": (XyfAdaGNUNetConfig, XyfAdaGNUNet),
+}
+
+
+def build_model(config: Any) -> nn.Module:
+    """Build the network that a config describes, with random weights.
+
+    Args:
+        config: An instance of one of the config dataclasses in MODELS.
+
+    Raises:
+        ValueError: The config is of no known network.
+    """
+    for config_class, network_class in MODELS.values():
+        if type(config) is config_class:
+            return network_class(config)
+    known = ", ".join(config_class.__name__ for config_class, _ in MODELS.values())
+    raise ValueError(f"no network for a config of type {type(config).__name__}; known are {known}")

@@ -1,0 +1,110 @@
+"""Layers that every network family shares: embeddings, norms, activations, attention."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def timestep_embedding(t: Tensor, dim: int, *, cos_first: bool, full_range: bool) -> Tensor:
+    """Embed timesteps as sinusoids of geometrically spaced frequencies, 1 down to 1e-4.
+
+    Evaluated in float64: in float32 the angle alone is off by up to 2e-4 near t = 1000.
+
+    Args:
+        t: Timesteps, may be fractional, shape [B].
+        dim: Width of the embedding; an odd width is padded with one zero.
+        cos_first: Cosines before sines (ADM) instead of after them (DDPM, xyfJASON).
+        full_range: Let the last frequency reach 1e-4 exactly (exponent i / (half - 1), DDPM)
+            instead of stopping one short of it (i / half, ADM).
+
+    Returns:
+        Embedding in float64, shape [B, dim].
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float64, device=t.device)
+    frequency = torch.exp(-math.log(10000.0) / (half - full_range) * index)
+    angle = t.double()[:, None] * frequency
+    parts = (angle.cos(), angle.sin()) if cos_first else (angle.sin(), angle.cos())
+    return F.pad(torch.cat(parts, dim=1), (0, dim % 2))
+
+
+class SiLU(nn.Module):
+    """SiLU that overwrites its input where no gradient is wanted; give it fresh tensors only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm whose float32 affine parameters accept a lower-precision input on any device."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if x.device.type != "cpu":  # the CPU kernel mixes dtypes itself, and more precisely
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour, twice the size, then a 3x3 convolution where wanted."""
+
+    def __init__(self, channels: int, use_conv: bool):
+        super().__init__()
+        if use_conv:
+            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.conv(x) if hasattr(self, "conv") else x
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, HW, C]; a view when x is channels_last."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, like: Tensor) -> Tensor:
+    """[B, HW, C] -> [B, C, H, W] with the height and width of `like`."""
+    return tokens.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+def pointwise(conv: nn.Conv1d | nn.Conv2d, tokens: Tensor) -> Tensor:
+    """Apply a kernel-size-1 convolution to [B, HW, C] as the matrix product that it is."""
+    return F.linear(tokens, conv.weight.flatten(1), conv.bias)
+
+
+def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+    """[B, L, C] -> [B, num_heads, L, C / num_heads]."""
+    return tokens.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend in each head, softmax(q k^T / sqrt(d)) v. q, k, v [B, heads, L, d] -> [B, L, heads * d]."""
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def check_size(x: Tensor, reduction: int) -> None:
+    """Refuse images that the way down cannot halve evenly.
+
+    Args:
+        x: Images, shape [B, C, H, W].
+        reduction: How many times smaller the coarsest level is.
+
+    Raises:
+        ValueError: The height or width is no multiple of `reduction`.
+    """
+    height, width = x.shape[2:]
+    if height % reduction or width % reduction:
+        raise ValueError(
+            f"images of {height}x{width}: this network takes heights and widths that are multiples of "
+            f"{reduction}; resize or pad them"
+        )
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """Zero the parameters, so that a residual branch starts training as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

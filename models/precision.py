@@ -1,0 +1,34 @@
+"""Networks in the precision and memory layout that they run fastest in."""
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Prepare a network for prediction: weights cast once, channels_last, no gradients of parameters.
+
+    Weights of convolutions and linear layers take `dtype`, except in the submodules that the network
+    names in `float32_modules`; norms and embeddings stay in float32. Gradients with respect to the
+    input remain possible, as classifier guidance needs them.
+
+    Args:
+        network: A network of this package in float32; changed in place.
+        dtype: One of float32, bfloat16, float16.
+
+    Returns:
+        The same network, in eval mode.
+
+    Raises:
+        ValueError: Another dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype}: allowed are {', '.join(map(str, DTYPES))}")
+    for name, child in network.named_children():
+        if name not in network.float32_modules:
+            for module in child.modules():
+                if isinstance(module, _ConvNd | nn.Linear):
+                    module.to(dtype)
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)

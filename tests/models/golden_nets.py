@@ -1,0 +1,118 @@
+"""Reads the recorded tiny networks of tests/golden/unet."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models import build_model
+from models.adm import ADMClassifierConfig, ADMConfig
+from models.ddpm_unet import DDPMUNetConfig
+from models.xyf_unet import XyfAdaGNUNetConfig, XyfUNetConfig
+
+FOLDER = Path(__file__).resolve().parents[1] / "golden" / "unet"
+
+
+@dataclass(frozen=True)
+class GoldenNet:
+    """One recorded network: shared weights, inputs, and the outputs of each variant."""
+
+    configs: dict[str, dict[str, Any]]
+    """The reference program's own arguments, by variant."""
+    weights: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    num_inputs: int
+
+    def inputs(self, i: int, dtype: torch.dtype) -> list[Tensor]:
+        """Return x, t and, where there is one, y."""
+        tensors = [self.tensors[f"in{i}.x"].to(dtype), self.tensors[f"in{i}.t"]]
+        return tensors + ([self.tensors[f"in{i}.y"]] if f"in{i}.y" in self.tensors else [])
+
+    def build(self, config: Any) -> nn.Module:
+        """Build on the meta device and load strictly, as the commands do."""
+        with torch.device("meta"):
+            network = build_model(config)
+        network.load_state_dict({k: v.clone() for k, v in self.weights.items()}, strict=True, assign=True)
+        return network.eval()
+
+    def largest_error(self, to_config: Callable[[dict], Any], dtype: torch.dtype, recorded: str) -> float:
+        """Return the largest difference from the recorded outputs, over variants and inputs."""
+        errors = []
+        for variant, raw in self.configs.items():
+            network = self.build(to_config(raw)).to(dtype)
+            for i in range(self.num_inputs):
+                with torch.no_grad():
+                    out = network(*self.inputs(i, dtype))
+                expected = self.tensors[f"out.{variant}.{i}.{recorded}"]
+                assert (out.dtype, out.shape) == (dtype, expected.shape)
+                errors.append(float((out - expected).abs().max()))
+        return max(errors)
+
+
+def load(case: str) -> GoldenNet:
+    """Read one case, by its file name without suffix."""
+    facts = json.loads((FOLDER / f"{case}.json").read_text())
+    tensors = load_file(FOLDER / f"{case}.safetensors")
+    weights = {
+        name.removeprefix("weights."): tensor.float() * facts["int8_weight_scale"]
+        if tensor.dtype == torch.int8
+        else tensor
+        for name, tensor in tensors.items()
+        if name.startswith("weights.")
+    }
+    configs = {name: variant["config"] for name, variant in facts["variants"].items()}
+    return GoldenNet(configs, weights, tensors, len(facts["inputs"]))
+
+
+def adm_config(raw: dict) -> ADMConfig | ADMClassifierConfig:
+    """Translate openai's arguments: rates to pixels, -1 to None."""
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    values["attention_resolutions"] = tuple(
+        raw["image_size"] // rate for rate in raw["attention_resolutions"]
+    )
+    for key in ("num_head_channels", "num_heads_upsample"):
+        values[key] = None if values[key] == -1 else values[key]
+    if "pool" not in raw:
+        return ADMConfig(**values)
+    del values["num_heads_upsample"]
+    return ADMClassifierConfig(**values)
+
+
+def ddpm_config(raw: dict) -> DDPMUNetConfig:
+    """Translate pesser's arguments."""
+    return DDPMUNetConfig(
+        image_size=raw["resolution"],
+        in_channels=raw["in_channels"],
+        out_channels=raw["out_ch"],
+        model_channels=raw["ch"],
+        channel_mult=tuple(raw["ch_mult"]),
+        num_res_blocks=raw["num_res_blocks"],
+        attention_resolutions=tuple(raw["attn_resolutions"]),
+        dropout=raw["dropout"],
+        conv_resample=raw["resamp_with_conv"],
+    )
+
+
+def xyf_config(raw: dict, image_size: int = 8) -> XyfUNetConfig | XyfAdaGNUNetConfig:
+    """Translate xyfJASON's arguments: one flag a level to pixels."""
+    shared = {
+        "image_size": image_size,
+        "in_channels": raw["in_channels"],
+        "out_channels": raw["out_channels"],
+        "model_channels": raw["dim"],
+        "channel_mult": tuple(raw["dim_mults"]),
+        "num_res_blocks": raw["num_res_blocks"],
+        "attention_resolutions": tuple(image_size >> i for i, on in enumerate(raw["use_attn"]) if on),
+        "dropout": raw["dropout"],
+    }
+    if "num_classes" not in raw:
+        return XyfUNetConfig(**shared, num_heads=raw["n_heads"])
+    assert raw["resblock_updown"]
+    return XyfAdaGNUNetConfig(
+        **shared, num_classes=raw["num_classes"], num_head_channels=raw["attn_head_dims"]
+    )

@@ -1,0 +1,93 @@
+"""The ADM networks against openai's own, element by element."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from models import build_model
+from models.layers import timestep_embedding
+from tests.models.golden_nets import FOLDER, adm_config, load, load_file
+
+UNETS = [
+    "adm_attention_variants",
+    "adm_classcond_learnsigma",
+    "adm_half_mult",
+    "adm_plain_tworates",
+    "adm_resblock_updown",
+    "adm_ssn_conv_resample_false",
+]
+CLASSIFIERS = ["adm_classifier_adaptive", "adm_classifier_attnpool"]
+
+
+@pytest.mark.parametrize("case", UNETS + CLASSIFIERS)
+def test_outputs_are_the_recorded_ones(case):
+    net = load(case)
+    assert net.largest_error(adm_config, torch.float32, "f32") < 2e-5  # measured at most 5e-6
+    assert net.largest_error(adm_config, torch.float64, "f64_emb64") < 1e-9  # measured at most 1e-14
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+@pytest.mark.parametrize(("dtype", "recorded"), [(torch.float32, "f32"), (torch.float64, "f64")])
+def test_classifier_gradients_are_the_recorded_ones(case, dtype, recorded):
+    net = load(case)
+    for variant, raw in net.configs.items():
+        network = net.build(adm_config(raw)).to(dtype).requires_grad_(False)
+        for i in range(net.num_inputs):
+            x, t = net.inputs(i, dtype)
+            x.requires_grad_(True)
+            log_probs = network(x, t).log_softmax(dim=1)
+            (gradient,) = torch.autograd.grad(
+                log_probs.gather(1, net.tensors[f"in{i}.label"][:, None]).sum(), x
+            )
+            expected = net.tensors[f"out.{variant}.{i}.grad_{recorded}"]
+            torch.testing.assert_close(gradient, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("dim", [32, 64, 128])
+@pytest.mark.parametrize(
+    ("family", "cos_first", "full_range"),
+    [("adm", True, False), ("pesser", False, True), ("xyf", False, True)],
+)
+def test_sinusoids_are_each_programs_own(family, dim, cos_first, full_range):
+    golden = load_file(FOLDER / "sinusoidal_embeddings.safetensors")
+    ours = timestep_embedding(golden["t"], dim, cos_first=cos_first, full_range=full_range)
+    assert ours.dtype == torch.float64
+    if f"{family}.{dim}.f64" in golden:
+        torch.testing.assert_close(ours, golden[f"{family}.{dim}.f64"], rtol=0, atol=1e-12)
+    # The programs' float32 angles are off by up to 2e-4 near t = 1000.
+    torch.testing.assert_close(ours.float(), golden[f"{family}.{dim}.f32"], rtol=0, atol=3e-4)
+    if f"{family}.{dim}.frac.f32" in golden:
+        ours = timestep_embedding(golden["t_frac"], dim, cos_first=cos_first, full_range=full_range)
+        torch.testing.assert_close(ours.float(), golden[f"{family}.{dim}.frac.f32"], rtol=0, atol=3e-4)
+
+
+def test_odd_width_ends_in_a_zero():
+    embedding = timestep_embedding(torch.tensor([7]), 5, cos_first=True, full_range=False)
+    assert embedding.shape == (1, 5)
+    assert embedding[0, 4] == 0
+    assert embedding[0, 0] == torch.tensor(7.0, dtype=torch.float64).cos()
+
+
+def test_missing_surplus_and_misfit_inputs_are_refused():
+    with_classes = load("adm_classcond_learnsigma")
+    without = load("adm_plain_tworates")
+    x, t, y = with_classes.inputs(0, torch.float32)
+    conditional = with_classes.build(adm_config(with_classes.configs["a"]))
+    unconditional = without.build(adm_config(without.configs["a"]))
+    with pytest.raises(ValueError, match=r"needs a class in 0\.\.6, got y = None"):
+        conditional(x, t)
+    with pytest.raises(ValueError, match="has no classes"):
+        unconditional(x, t, y)
+    with pytest.raises(
+        ValueError, match="8x7: this network takes heights and widths that are multiples of 2"
+    ):
+        unconditional(x[..., :7], t)
+
+
+def test_unknown_pools_are_refused():
+    config = adm_config(load("adm_classifier_attnpool").configs["a"])
+    with pytest.raises(ValueError, match="'spatial': allowed are 'attention' and 'adaptive'"):
+        build_model(dataclasses.replace(config, pool="spatial"))
+    with pytest.raises(ValueError, match="needs num_head_channels"):
+        build_model(dataclasses.replace(config, num_head_channels=None))

@@ -1,0 +1,114 @@
+"""Every shipped config: its network has exactly the tensors of the published file."""
+
+import dataclasses
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from models import MODELS, build_model
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(
+    path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.yaml")
+)
+MANIFESTS = json.loads(gzip.decompress((ROOT / "tests/golden/manifests/state_dicts.json.gz").read_bytes()))
+SAME_NETWORK = {
+    "andreas128/RePaint/celeba256_250000": "openai/guided-diffusion/256x256_diffusion_uncond",
+    "jychoi118/ilvr_adm/ffhq_10m": "jychoi118/ilvr_adm/afhqdog_p2",
+    "ChenWu98/cycle-diffusion/cat_ema_0.9999_050000": "jychoi118/ilvr_adm/afhqdog_p2",
+    "ChenWu98/cycle-diffusion/wild_ema_0.9999_050000": "jychoi118/ilvr_adm/afhqdog_p2",
+}
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+
+
+def model_config(name: str):
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in read(name)["model"].items()}
+    return MODELS[fields.pop("name")][0](**fields)
+
+
+def tensors(name: str) -> list[list]:
+    with torch.device("meta"):
+        network = build_model(model_config(name))
+    assert not list(network.buffers())
+    state = network.state_dict()
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    return [[key, list(tensor.shape)] for key, tensor in state.items()]
+
+
+@pytest.mark.parametrize("name", MANIFESTS["checkpoints"])
+def test_keys_and_shapes_are_those_of_the_checkpoint_in_order(name):
+    facts = MANIFESTS["checkpoints"][name]
+    assert tensors(name) == MANIFESTS["state_dicts"][facts["state_dict"]]
+
+
+@pytest.mark.parametrize("name", MANIFESTS["checkpoints"])
+def test_diffusion_is_that_of_the_training(name):
+    section, recorded = read(name)["diffusion"], MANIFESTS["checkpoints"][name]["diffusion"]
+    assert section["prediction"] == "eps"
+    assert section["num_timesteps"] == recorded["num_timesteps"]
+    assert section["schedule"] == recorded["schedule"]
+    assert section["var_type"].replace("_", "") == recorded["var_type"].replace("_", "")
+    if section["schedule"] != "cosine":
+        ends = recorded.get("beta_start", 1e-4), recorded.get("beta_end", 0.02)
+        assert (section["beta_start"], section["beta_end"]) == ends
+
+
+@pytest.mark.parametrize(("name", "other"), SAME_NETWORK.items())
+def test_files_of_other_owners_hold_a_known_network(name, other):
+    assert model_config(name) == model_config(other)
+    assert read(name)["diffusion"] == read(other)["diffusion"]
+
+
+def test_size_of_the_small_adm():
+    assert sum(torch.Size(shape).numel() for _, shape in tensors("jychoi118/ilvr_adm/afhqdog_p2")) == 93563910
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_sections_are_complete_and_agree(name):
+    raw, config = read(name), model_config(name)
+    assert set(raw) <= {"model", "diffusion", "classes", "null_class"}
+    if raw["model"]["name"] != "adm_classifier":
+        learned = raw["diffusion"]["var_type"] == "learned_range"
+        assert config.out_channels == config.in_channels * (2 if learned else 1)
+    assert ("beta_start" in raw["diffusion"]) == (raw["diffusion"]["schedule"] != "cosine")
+    sizes = {config.image_size >> level for level in range(len(config.channel_mult))}
+    assert set(config.attention_resolutions) <= sizes
+    if "classes" in raw:
+        assert len(set(raw["classes"])) == len(raw["classes"])
+        assert len(raw["classes"]) + ("null_class" in raw) == config.num_classes
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_defaults_are_left_out_and_the_source_is_named(name):
+    text, section = (ROOT / "configs" / f"{name}.yaml").read_text(), read(name)["model"]
+    assert text.startswith("# ")
+    assert "Weights: " in text
+    for field in dataclasses.fields(MODELS[section["name"]][0]):
+        if field.name in section and not name.startswith("demo/"):
+            value = section[field.name]
+            assert (tuple(value) if isinstance(value, list) else value) != field.default, field.name
+
+
+def test_every_config_is_accounted_for():
+    others = {"jychoi118/ilvr_adm/afhqdog_p2", "demo/fruits64"}
+    assert set(CONFIGS) == set(MANIFESTS["checkpoints"]) | set(SAME_NETWORK) | others
+
+
+def test_names_of_the_networks():
+    assert list(MODELS) == ["adm", "adm_classifier", "ddpm_unet", "xyf_unet", "xyf_adagn"]
+    for config_class, _ in MODELS.values():
+        fields = {field.name for field in dataclasses.fields(config_class)}
+        assert {"image_size", "in_channels", "out_channels"} <= fields
+        assert config_class.__dataclass_params__.frozen
+
+
+def test_a_config_of_no_network_is_refused():
+    with pytest.raises(ValueError, match="type dict; known are ADMConfig, ADMClassifierConfig"):
+        build_model({"name": "adm"})
