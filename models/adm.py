@@ -9,12 +9,15 @@ from models.layers import (
     GroupNorm,
     SiLU,
     Upsample,
+    add,
     attend,
     check_size,
     pointwise,
+    scale_shift,
     timestep_embedding,
     to_map,
     to_tokens,
+    upsample_conv,
     zeroed,
 )
 
@@ -112,17 +115,14 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, act, conv = self.in_layers
-        h = conv(self.resample(act(norm(x))))
-        emb = self.emb_layers(emb)[:, :, None, None]
+        h = act(norm(x))
+        h = upsample_conv(h, conv) if isinstance(self.resample, Upsample) else conv(self.resample(h))
+        emb = self.emb_layers(emb)
         norm, *rest = self.out_layers
-        if self.scale_shift:
-            scale, shift = emb.chunk(2, dim=1)
-            h = torch.addcmul(shift, norm(h), 1 + scale)
-        else:
-            h = norm(h + emb)
+        h = scale_shift(norm(h), emb) if self.scale_shift else norm(add(h, emb[:, :, None, None]))
         for layer in rest:
             h = layer(h)
-        return self.skip_connection(self.resample(x)) + h
+        return add(h, self.skip_connection(self.resample(x)))
 
 
 def split_qkv(qkv: Tensor, num_heads: int, heads_outermost: bool) -> tuple[Tensor, ...]:
@@ -146,7 +146,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = pointwise(self.qkv, to_tokens(self.norm(x)))
         h = attend(*split_qkv(qkv, self.num_heads, self.heads_outermost))
-        return x + to_map(pointwise(self.proj_out, h), like=x)
+        return add(to_map(pointwise(self.proj_out, h), like=x), x)
 
 
 class AttentionPool(nn.Module):

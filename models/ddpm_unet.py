@@ -10,6 +10,7 @@ from models.layers import (
     GroupNorm,
     SiLU,
     Upsample,
+    add,
     attend,
     check_size,
     pointwise,
@@ -87,9 +88,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(self.act(self.norm1(x)))
-        h = h + self.temb_proj(F.silu(emb))[:, :, None, None]
+        h = add(h, self.temb_proj(F.silu(emb))[:, :, None, None])
         h = self.conv2(self.dropout(self.act(self.norm2(h))))
-        return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + h
+        return add(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class AttentionBlock(nn.Module):
@@ -106,7 +107,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(self.norm(x))
         h = attend(*(split_heads(pointwise(conv, tokens), 1) for conv in (self.q, self.k, self.v)))
-        return x + to_map(pointwise(self.proj_out, h), like=x)
+        return add(to_map(pointwise(self.proj_out, h), like=x), x)
 
 
 class Level(nn.Module):

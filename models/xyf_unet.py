@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    Upsample,
+    add,
     attend,
     check_size,
     pointwise,
+    scale_shift,
     split_heads,
     timestep_embedding,
     to_map,
     to_tokens,
+    upsample_conv,
     zeroed,
 )
 
@@ -75,8 +79,8 @@ class ResBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, channels)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.blk2(self.blk1(x) + self.proj(emb)[:, :, None, None])
-        return self.shortcut(x) + h
+        h = self.blk2(add(self.blk1(x), self.proj(emb)[:, :, None, None]))
+        return add(h, self.shortcut(x))
 
 
 class AdaGN(nn.Module):
@@ -88,8 +92,7 @@ class AdaGN(nn.Module):
         self.proj = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.model_channels, 2 * channels))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        scale, shift = self.proj(emb)[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, self.gn(x), 1 + scale)
+        return scale_shift(self.gn(x), self.proj(emb))
 
 
 class AdaGNResBlock(nn.Module):
@@ -109,9 +112,10 @@ class AdaGNResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, act, conv = self.blk1
-        h = conv(self.resample(act(norm(x))))
+        h = act(norm(x))
+        h = upsample_conv(h, conv) if isinstance(self.resample, Upsample) else conv(self.resample(h))
         h = self.blk2(self.adagn(h, emb))
-        return self.shortcut(self.resample(x)) + h
+        return add(h, self.shortcut(self.resample(x)))
 
 
 class AttentionBlock(nn.Module):
@@ -131,7 +135,17 @@ class AttentionBlock(nn.Module):
         h = attend(
             *(split_heads(pointwise(conv, tokens), self.num_heads) for conv in (self.q, self.k, self.v))
         )
-        return x + to_map(pointwise(self.proj, h), like=x)
+        return add(to_map(pointwise(self.proj, h), like=x), x)
+
+
+class UpsampleConv(nn.Sequential):
+    """Nearest neighbour, twice the size, then a 3x3 convolution, the second entry in the published keys."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.Identity(), nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upsample_conv(x, self[1])
 
 
 def _shortcut(in_channels: int, channels: int) -> nn.Module:
@@ -244,9 +258,7 @@ class XyfUNet(_Walk):
             res_block=lambda in_channels, channels: ResBlock(config, in_channels, channels),
             attention=lambda channels: AttentionBlock(channels, config.num_heads),
             downsample=lambda channels: nn.Conv2d(channels, channels, 3, stride=2, padding=1),
-            upsample=lambda channels: nn.Sequential(
-                nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, channels, 3, padding=1)
-            ),
+            upsample=UpsampleConv,
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -280,9 +292,7 @@ class XyfAdaGNUNet(_Walk):
             res_block=res_block,
             attention=lambda channels: AttentionBlock(channels, channels // config.num_head_channels),
             downsample=lambda channels: res_block(channels, channels, nn.AvgPool2d(2)),
-            upsample=lambda channels: res_block(
-                channels, channels, nn.Upsample(scale_factor=2, mode="nearest")
-            ),
+            upsample=lambda channels: res_block(channels, channels, Upsample(channels, use_conv=False)),
             num_classes=config.num_classes,
         )
 

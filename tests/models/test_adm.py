@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from models import build_model
-from models.layers import timestep_embedding
-from tests.models.golden_nets import FOLDER, adm_config, load, load_file
+from tests.models.golden_nets import adm_config, load
 
 UNETS = [
     "adm_attention_variants",
@@ -42,31 +41,6 @@ def test_classifier_gradients_are_the_recorded_ones(case, dtype, recorded):
             )
             expected = net.tensors[f"out.{variant}.{i}.grad_{recorded}"]
             torch.testing.assert_close(gradient, expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("dim", [32, 64, 128])
-@pytest.mark.parametrize(
-    ("family", "cos_first", "full_range"),
-    [("adm", True, False), ("pesser", False, True), ("xyf", False, True)],
-)
-def test_sinusoids_are_each_programs_own(family, dim, cos_first, full_range):
-    golden = load_file(FOLDER / "sinusoidal_embeddings.safetensors")
-    ours = timestep_embedding(golden["t"], dim, cos_first=cos_first, full_range=full_range)
-    assert ours.dtype == torch.float64
-    if f"{family}.{dim}.f64" in golden:
-        torch.testing.assert_close(ours, golden[f"{family}.{dim}.f64"], rtol=0, atol=1e-12)
-    # The programs' float32 angles are off by up to 2e-4 near t = 1000.
-    torch.testing.assert_close(ours.float(), golden[f"{family}.{dim}.f32"], rtol=0, atol=3e-4)
-    if f"{family}.{dim}.frac.f32" in golden:
-        ours = timestep_embedding(golden["t_frac"], dim, cos_first=cos_first, full_range=full_range)
-        torch.testing.assert_close(ours.float(), golden[f"{family}.{dim}.frac.f32"], rtol=0, atol=3e-4)
-
-
-def test_odd_width_ends_in_a_zero():
-    embedding = timestep_embedding(torch.tensor([7]), 5, cos_first=True, full_range=False)
-    assert embedding.shape == (1, 5)
-    assert embedding[0, 4] == 0
-    assert embedding[0, 0] == torch.tensor(7.0, dtype=torch.float64).cos()
 
 
 def test_missing_surplus_and_misfit_inputs_are_refused():
