@@ -1,0 +1,148 @@
+"""What the variance-preserving processes share: their levels, the way up, and how they ask the network."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffusions.prediction import PREDICTIONS, Prediction, interpret, split_variance, to_eps
+from diffusions.schedule import NoiseSchedule
+
+Model = Callable[[Tensor, Tensor], Tensor]
+"""A network: (x_t [B, C, ...], training timesteps int64 [B]) -> [B, C or 2C, ...]."""
+Noise = Callable[[], Tensor]
+"""Returns the next standard normal noise of the batch, [B, C, ...]."""
+
+
+class VPProcess:
+    """Levels 0 ... K of a respaced process: x_k = sqrt(A_k) x_0 + sqrt(1 - A_k) eps.
+
+    Level 0 is the clean image (A_0 = 1); level k is training timestep timesteps[k - 1].
+    """
+
+    def __init__(
+        self, schedule: NoiseSchedule, timesteps: Sequence[int], prediction: str, clip_denoised: bool
+    ):
+        """
+        Args:
+            schedule: What the network was trained with, T timesteps.
+            timesteps: The K that are kept, strictly increasing, from 0 to T - 1; see `respace`.
+            prediction: What the network's output means: eps, x0 or v.
+            clip_denoised: Clip the predicted x_0 to [-1, 1] on every step down.
+
+        Raises:
+            ValueError: Timesteps out of order or out of range, or an unknown prediction.
+        """
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"unknown prediction {prediction!r}, choose one of {', '.join(PREDICTIONS)}")
+        self.timesteps = _checked(timesteps, schedule.num_timesteps)
+        self.alphas_cumprod = (1.0, *schedule.alphas_cumprod[list(self.timesteps)].tolist())
+        """A_k of levels 0 to K, float64 as Python floats: cast only where they meet the state."""
+        self.num_timesteps = schedule.num_timesteps
+        self.prediction = prediction
+        self.clip_denoised = clip_denoised
+
+    @property
+    def num_steps(self) -> int:
+        """K, the number of steps from pure noise to an image."""
+        return len(self.timesteps)
+
+    def check_level(self, level: int, lowest: int = 1) -> None:
+        """Refuse a level that the process does not have.
+
+        Raises:
+            ValueError: Below `lowest` or above K.
+        """
+        if not lowest <= level <= self.num_steps:
+            raise ValueError(
+                f"level {level}: this process has levels {lowest} to {self.num_steps}; "
+                "choose one of them, or respace to more steps"
+            )
+
+    def level_at(self, t0: float) -> int:
+        """Find the level nearest to a fraction of the trained process, the lower one of two as near.
+
+        Args:
+            t0: Share of the T timesteps, above 0 to 1 (t_0 of Meng et al. 2022).
+
+        Returns:
+            Level from 1 to K; K for t0 = 1.
+
+        Raises:
+            ValueError: Not a fraction.
+        """
+        if not 0 < t0 <= 1:
+            raise ValueError(f"t0 is {t0}; give a fraction of the process, above 0 and up to 1")
+        wanted = t0 * self.num_timesteps
+        return min(range(1, self.num_steps + 1), key=lambda k: abs(self.timesteps[k - 1] + 1 - wanted))
+
+    def sigma(self, level: int) -> float:
+        """Return the noise in units of the signal, sqrt(1 / A_k - 1), from 0 at level 0."""
+        self.check_level(level, lowest=0)
+        return math.sqrt(1 / self.alphas_cumprod[level] - 1)
+
+    def diffuse(self, x_0: Tensor, level: int, noise: Tensor) -> Tensor:
+        """Noise an image up to a level, sqrt(A_k) x_0 + sqrt(1 - A_k) noise (Ho et al. 2020, eq. 4).
+
+        Args:
+            x_0: Images, shape [B, C, ...], range [-1, 1].
+            level: From 0, which returns x_0, to K.
+            noise: Standard normal, shape of x_0.
+
+        Returns:
+            x_k, shape of x_0, at least float32.
+        """
+        self.check_level(level, lowest=0)
+        x_0 = as_state(x_0)
+        alpha_cumprod = self.alphas_cumprod[level]
+        return math.sqrt(alpha_cumprod) * x_0 + math.sqrt(1 - alpha_cumprod) * noise.to(x_0.dtype)
+
+    def predict(self, model: Model, x_t: Tensor, level: int, clip: bool) -> Prediction:
+        """Ask the network, once, for the x_0 and the eps in a state of some level.
+
+        Args:
+            model: The network.
+            x_t: State, shape [B, C, ...], at least float32.
+            level: Level that the network is told, 1 to K.
+            clip: Clip x_0 to [-1, 1], and derive eps from the clipped x_0.
+
+        Returns:
+            x_0, eps and perhaps a variance, in the dtype of x_t.
+        """
+        self.check_level(level)
+        t = torch.full((len(x_t),), self.timesteps[level - 1], device=x_t.device)
+        output, variance = split_variance(model(x_t, t).to(x_t.dtype), x_t.shape[1])
+        x_0, eps = interpret(output, x_t, self.alphas_cumprod[level], self.prediction)
+        if clip:
+            x_0 = x_0.clamp(-1, 1)
+            eps = to_eps(x_0, x_t, self.alphas_cumprod[level])
+        return Prediction(x_0, eps, variance)
+
+
+def as_state(x: Tensor) -> Tensor:
+    """Return x in the precision that a state needs, at least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def draw(noise: Noise | None, like: Tensor) -> Tensor:
+    """Draw noise in the dtype of a state.
+
+    Raises:
+        ValueError: A step needs noise and was given no source of it.
+    """
+    if noise is None:
+        raise ValueError("this step draws noise and was given none; pass a callable that returns it")
+    return noise().to(like.dtype)
+
+
+def _checked(timesteps: Sequence[int], num_timesteps: int) -> tuple[int, ...]:
+    timesteps = tuple(timesteps)
+    if not timesteps or timesteps[0] < 0 or timesteps[-1] >= num_timesteps:
+        found = f"{timesteps[0]} to {timesteps[-1]}" if timesteps else "none"
+        raise ValueError(f"timesteps: found {found}, allowed are 0 to {num_timesteps - 1}; see `respace`")
+    for low, high in pairwise(timesteps):
+        if low >= high:
+            raise ValueError(f"timesteps: found {high} after {low}; give them once each, increasing")
+    return timesteps

@@ -1,0 +1,99 @@
+"""Beta tables, the noise that a network was trained with, as NoiseSchedule."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The noise that a network was trained with: beta_t for t = 0 ... T - 1 (Ho et al. 2020, eq. 2)."""
+
+    betas: Tensor
+    """Variance that each timestep adds, strictly between 0 and 1; float64 on the CPU, shape [T]."""
+
+    def __post_init__(self):
+        betas = self.betas
+        if betas.dtype != torch.float64 or betas.device.type != "cpu" or betas.ndim != 1 or not len(betas):
+            raise ValueError(
+                "betas must be a float64 table on the CPU, one a timestep, "
+                f"got {betas.dtype} of shape {list(betas.shape)} on {betas.device}"
+            )
+        for t, beta in enumerate(betas.tolist()):
+            if not 0 < beta < 1:
+                raise ValueError(f"betas must lie strictly between 0 and 1, got {beta:g} at timestep {t}")
+        if self.alphas_cumprod[-1] == 0:
+            raise ValueError("alphas_cumprod must stay above 0, got 0 at the end; use fewer or smaller betas")
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of timesteps that the network knows."""
+        return len(self.betas)
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """prod_{s <= t} (1 - beta_s) (Ho et al. 2020, eq. 4); float64, shape [T], decreasing from below 1."""
+        return (1 - self.betas).cumprod(dim=0)
+
+
+def make_schedule(
+    name: str, num_timesteps: int, beta_start: float | None = None, beta_end: float | None = None
+) -> NoiseSchedule:
+    """Build one of the published schedules.
+
+    `linear` is that of Ho et al. (2020), without any scaling by T: where openai's programs train a
+    'linear' network with T other than 1000, both ends are 1000 / T times 1e-4 and 0.02, and its
+    config says so. `quad` is linear in sqrt(beta) and is elsewhere also called scaled_linear.
+    `const` is beta_end throughout, whatever beta_start. `cosine` is that of Nichol & Dhariwal
+    (2021, eq. 17), with betas up to 0.999.
+
+    Args:
+        name: linear, quad, const or cosine.
+        num_timesteps: T, at least 1.
+        beta_start: First beta, between 0 and 1; for all but cosine.
+        beta_end: Last beta, likewise.
+
+    Returns:
+        The schedule, T betas.
+
+    Raises:
+        ValueError: An unknown name, no timesteps, or ends that are missing, unwanted or out of range.
+    """
+    if name not in ("cosine", *_BETAS):
+        raise ValueError(f"unknown schedule {name!r}, choose one of {', '.join(_BETAS)}, cosine")
+    if num_timesteps < 1:
+        raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
+    if name == "cosine":
+        if (beta_start, beta_end) != (None, None):
+            raise ValueError("the cosine schedule takes no beta_start and beta_end; remove them")
+        return NoiseSchedule(_cosine(num_timesteps))
+    if beta_start is None or beta_end is None:
+        raise ValueError(
+            f"the {name} schedule needs beta_start and beta_end, got {beta_start} and {beta_end}"
+        )
+    if not (0 < beta_start < 1 and 0 < beta_end < 1):
+        raise ValueError(f"beta_start and beta_end must lie in (0, 1), got {beta_start} and {beta_end}")
+    return NoiseSchedule(_BETAS[name](num_timesteps, beta_start, beta_end))
+
+
+def _linear(num_timesteps: int, beta_start: float, beta_end: float) -> Tensor:
+    return torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
+
+
+def _quad(num_timesteps: int, beta_start: float, beta_end: float) -> Tensor:
+    return _linear(num_timesteps, math.sqrt(beta_start), math.sqrt(beta_end)) ** 2
+
+
+def _const(num_timesteps: int, beta_start: float, beta_end: float) -> Tensor:
+    return _linear(num_timesteps, beta_end, beta_end)
+
+
+def _cosine(num_timesteps: int) -> Tensor:
+    u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    alphas_cumprod = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
+
+
+_BETAS = {"linear": _linear, "quad": _quad, "const": _const}
