@@ -1,0 +1,93 @@
+"""Real launches: plain python, accelerate launch and torchrun, on the CPU."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands.command_case import ROOT, result_bytes
+
+pytestmark = pytest.mark.launch
+BIN = Path(sys.executable).parent
+WORDS = ["--respace_steps", "10", "--edit_steps", "3"]
+
+
+def run(command, **environment):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env=env, timeout=200
+    )
+
+
+def torchrun(num_processes, *words):
+    return [BIN / "torchrun", "--standalone", "--nproc_per_node", str(num_processes), *words]
+
+
+def accelerate(num_processes, *words):
+    several = ["--multi_gpu"] if num_processes > 1 else []
+    fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [BIN / "accelerate-launch", *several, "--num_processes", str(num_processes), *fixed, *words]
+
+
+def counts(done):
+    """Images that each process reports: 'k images in'."""
+    return [int(n) for n in re.findall(r"(\d+) images in", done.stderr)]
+
+
+def test_any_number_of_processes_gives_the_same_files(case, tmp_path):
+    launches = {
+        "python": ([sys.executable], {}),
+        "accelerate1": (accelerate(1), {}),
+        "accelerate2": (accelerate(2), {"ACCELERATE_USE_CPU": "true"}),
+        "torchrun3": (torchrun(3), {}),
+    }
+    results = {}
+    for name, (launcher, environment) in launches.items():
+        command = [*launcher, "sample_sdedit.py", *case.words(tmp_path / name), *WORDS, "--micro_batch", "1"]
+        done = run(command, **environment)
+        assert done.returncode == 0, done.stderr
+        assert sum(counts(done)) == 5
+        assert len(counts(done)) == int(name[-1]) if name[-1].isdigit() else 1
+        results[name] = result_bytes(tmp_path / name)
+    assert len(results["python"]) == 5
+    assert all(result == results["python"] for result in results.values())
+
+
+def test_ddib_by_torchrun(case):
+    words = ["sample_ddib.py", *case.words(), "--respace_steps", "3", "--class_A", "cat", "--class_B", "dog"]
+    done = run(torchrun(2, *words))
+    assert done.returncode == 0, done.stderr
+    assert sorted(counts(done)) == [2, 3]
+    assert len(result_bytes(case.save_dir)) == 5
+
+
+def test_more_processes_than_images_is_fine(case):
+    for path in sorted(case.input_dir.rglob("*.*"))[1:]:
+        path.unlink()
+    done = run(torchrun(2, "sample_sdedit.py", *case.words(), *WORDS))
+    assert done.returncode == 0, done.stderr
+    assert sorted(counts(done)) == [0, 1]
+
+
+def test_processes_that_cannot_see_one_another_are_stopped(case):
+    words = [word for word in case.words() if word != "--cpu"]
+    done = run(torchrun(2, "sample_sdedit.py", *words, *WORDS), CUDA_VISIBLE_DEVICES="")
+    assert done.returncode != 0
+    assert "believes that it is alone" in done.stderr
+    assert not case.save_dir.exists()
+
+
+def test_the_launchers_mixed_precision_is_honoured(case, tmp_path):
+    def results(name, *flags, precision="no"):
+        launcher = [BIN / "accelerate-launch", "--num_processes", "1", "--num_machines", "1"]
+        launcher += ["--mixed_precision", precision, "--dynamo_backend", "no"]
+        done = run([*launcher, "sample_sdedit.py", *case.words(tmp_path / name), *WORDS, *flags])
+        assert done.returncode == 0, done.stderr
+        return result_bytes(tmp_path / name)
+
+    by_launcher = results("launcher", precision="bf16")
+    assert by_launcher == results("flag", "--precision", "bf16")
+    assert by_launcher != results("fp32", "--precision", "fp32", precision="bf16")

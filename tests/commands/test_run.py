@@ -1,0 +1,249 @@
+"""Both commands, in this process, on a tiny real network."""
+
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import sample_ddib
+import sample_sdedit
+from tests.commands.command_case import CONFIG, result_bytes
+
+SDEDIT = ["--respace_steps", "10", "--edit_steps", "4"]
+DDIB = ["--respace_steps", "5", "--class_A", "cat", "--class_B", "2"]
+NAMES = ["a.png", "b.png", "deep/c.png", "deep/d.png", "e.png"]
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data))).astype(int)
+
+
+@pytest.mark.parametrize(("command", "words"), [(sample_sdedit, SDEDIT), (sample_ddib, DDIB)])
+def test_one_result_an_input_under_its_own_name(case, command, words):
+    assert command.main([*case.words(), *words]) == 0
+    results = result_bytes(case.save_dir)
+    assert sorted(results) == NAMES
+    for data in results.values():
+        image = Image.open(io.BytesIO(data))
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+        assert json.loads(image.text["parameters"])["config"] == "tiny.yaml"
+    first = result_bytes(case.save_dir)
+    command.main([*case.words(), *words])
+    assert result_bytes(case.save_dir) == first  # a rerun is byte-identical
+
+
+@pytest.mark.parametrize(("command", "words"), [(sample_sdedit, SDEDIT), (sample_ddib, DDIB)])
+def test_micro_batch_and_subset_change_at_most_one_grey_level(case, tmp_path, command, words):
+    runs = []
+    for micro_batch in (1, 2, 5):
+        folder = tmp_path / f"out{micro_batch}"
+        command.main([*case.words(folder), *words, "--micro_batch", str(micro_batch)])
+        runs.append(result_bytes(folder))
+    (case.input_dir / "a.png").unlink()
+    command.main([*case.words(), *words])
+    runs.append({"a.png": runs[0]["a.png"], **result_bytes(case.save_dir)})
+    for run in runs[1:]:
+        assert sorted(run) == NAMES
+        for name in NAMES:
+            assert abs(pixels(run[name]) - pixels(runs[0][name])).max() <= 1
+
+
+def test_edit_steps_and_seed_matter_and_few_steps_stay_closer(case, tmp_path):
+    def edited(*words):
+        folder = tmp_path / "-".join(words)
+        sample_sdedit.main([*case.words(folder), "--respace_steps", "20", *words])
+        return pixels(result_bytes(folder)["a.png"])
+
+    guide = np.asarray(Image.open(case.input_dir / "a.png")).astype(int)
+    distances = [abs(edited("--edit_steps", k) - guide).mean() for k in ("1", "8", "20")]
+    assert distances == sorted(distances)
+    assert distances[0] < 20
+    assert not np.array_equal(edited("--edit_steps", "8"), edited("--edit_steps", "8", "--seed", "1"))
+    assert np.array_equal(edited("--edit_steps", "8"), edited("--t0", "0.36"))
+
+
+def test_ddib_uses_its_classes(case, tmp_path):
+    def translated(a, b):
+        folder = tmp_path / f"{a}-{b}"
+        sample_ddib.main([*case.words(folder), "--respace_steps", "5", "--class_A", a, "--class_B", b])
+        return result_bytes(folder)
+
+    assert {n: pixels(d).tolist() for n, d in translated("cat", "hen").items()} == {
+        n: pixels(d).tolist() for n, d in translated("0", "2").items()
+    }
+    assert not np.array_equal(
+        pixels(translated("cat", "dog")["a.png"]), pixels(translated("cat", "hen")["a.png"])
+    )
+
+
+def test_comparison_shows_input_noise_and_result(case):
+    sample_sdedit.main([*case.words(), *SDEDIT, "--comparison"])
+    results = result_bytes(case.save_dir)
+    assert sorted(results) == sorted([*NAMES, *(f"comparison/{name}" for name in NAMES)])
+    strip, guide = pixels(results["comparison/a.png"]), np.asarray(Image.open(case.input_dir / "a.png"))
+    assert strip.shape == (16, 3 * 16 + 2 * 2, 3)
+    assert np.array_equal(strip[:, :16], guide)
+    assert np.array_equal(strip[:, 36:], pixels(results["a.png"]))
+    assert not np.array_equal(strip[:, 18:34], guide)
+
+
+def test_bf16_is_close_to_fp32(case, tmp_path):
+    runs = []
+    for precision in ("fp32", "bf16"):
+        sample_ddib.main([*case.words(tmp_path / precision), *DDIB, "--precision", precision])
+        runs.append(result_bytes(tmp_path / precision))
+    differences = [abs(pixels(runs[0][name]) - pixels(runs[1][name])) for name in NAMES]
+    assert 0 < np.mean(differences) < 2
+
+
+def test_dry_run_prints_the_plan_and_touches_nothing(case, capsys):
+    case.weights.write_text("never read")
+    assert sample_sdedit.main([*case.words(), *SDEDIT, "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "5 images at 16x16"
+    assert lines[1].startswith("level 4 of 10: timestep 30 of 100, sigma ")
+    betas = np.linspace(1e-3, 0.2, 100)
+    assert float(lines[1].split()[-1]) == pytest.approx((1 / np.prod(1 - betas[:31]) - 1) ** 0.5, rel=1e-3)
+    assert lines[2] == "4 network evaluations an image"
+    assert sample_ddib.main([*case.words(), *DDIB, "--dry_run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "10 network evaluations an image"
+    assert not case.save_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "levels"),
+    [
+        ([], 100),
+        (["--respace_steps", "7"], 7),
+        (["--respace_type", "ddim25"], 25),
+        (["--respace_type", "3,5"], 8),
+        (["--respace_type", "none"], 200),
+    ],
+)
+def test_ddib_keeps_100_timesteps_unless_told_otherwise(case, capsys, words, levels):
+    longer = ["--set", "diffusion.num_timesteps=200"]
+    sample_ddib.main([*case.words(), "--class_A", "0", "--class_B", "1", "--dry_run", *longer, *words])
+    printed = capsys.readouterr().out
+    assert f"{levels} levels up to" in printed
+    assert f"{2 * levels} network evaluations an image" in printed
+
+
+def test_bad_images_fail_alone(case, capsys):
+    (case.input_dir / "text.png").write_text("hello")
+    (case.input_dir / "deep" / "cut.jpg").write_bytes((case.input_dir / "b.jpg").read_bytes()[:300])
+    assert sample_sdedit.main([*case.words(), *SDEDIT]) == 3
+    assert sorted(result_bytes(case.save_dir)) == NAMES
+    printed = capsys.readouterr().err
+    assert "failed: text.png: not an image" in printed
+    assert "failed: deep/cut.jpg: cannot be read" in printed
+    assert "5 images in" in printed
+    assert "2 failed" in printed
+
+
+class Payload:
+    def __reduce__(self):
+        return print, ("code was run",)
+
+
+def wrong_network(case):
+    raw = yaml.safe_load(case.config.read_text())
+    raw["model"]["model_channels"] = 64
+    case.config.write_text(yaml.safe_dump(raw))
+
+
+def unconditional(case):
+    raw = yaml.safe_load(case.config.read_text())
+    del raw["model"]["num_classes"], raw["classes"], raw["null_class"]
+    case.config.write_text(yaml.safe_dump(raw))
+
+
+BAD = {
+    "empty input": (lambda c: [p.unlink() for p in c.input_dir.rglob("*.*")], [], "no images"),
+    "misspelt key": (
+        lambda c: c.config.write_text(c.config.read_text().replace("beta_end", "beta_edn")),
+        [],
+        "diffusion.beta_edn: unknown key, did you mean beta_end?",
+    ),
+    "another network": (wrong_network, [], "do not fit the config's network"),
+    "web page": (lambda c: c.weights.write_text("<html>"), [], "web page instead of weights"),
+    "truncated": (lambda c: c.weights.write_bytes(c.weights.read_bytes()[:5000]), [], "truncated"),
+    "code": (
+        lambda c: c.weights.with_suffix(".pt").write_bytes(pickle.dumps(Payload())),
+        ["--weights", "PT"],
+        "PT",
+    ),
+    "too many steps": (lambda c: None, ["--edit_steps", "11"], "11"),
+    "bad fraction": (lambda c: None, ["--t0", "1.5"], "1.5"),
+    "too many levels": (lambda c: None, ["--respace_steps", "101"], "101"),
+    "no such respacing": (lambda c: None, ["--respace_type", "uniform3"], "uniform3"),
+    "bad override": (lambda c: None, ["--set", "model.image_sise=3"], "did you mean image_size"),
+    "learned variance": (lambda c: None, ["--var_type", "learned_range"], "learned_range"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_explained_and_nothing_is_written(case, capsys, name):
+    spoil, words, message = BAD[name]
+    spoil(case)
+    pt = str(case.weights.with_suffix(".pt"))
+    words = [pt if word == "PT" else word for word in words]
+    start = [
+        "--respace_steps",
+        "10",
+        *([] if "--t0" in words or "--edit_steps" in words else ["--edit_steps", "4"]),
+    ]
+    with pytest.raises(SystemExit) as caught:
+        sample_sdedit.main([*case.words(), *start, *words])
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert message.replace("PT", pt) in printed.err
+    assert "code was run" not in printed.out
+    assert not case.save_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "class_a", "message"),
+    [
+        (None, "cow", "unknown class 'cow'"),
+        (None, "4", "an index from 0 to 3"),
+        (unconditional, "0", "has no classes"),
+    ],
+)
+def test_unknown_classes_are_explained(case, capsys, spoil, class_a, message):
+    if spoil:
+        spoil(case)
+    with pytest.raises(SystemExit) as caught:
+        sample_ddib.main([*case.words(), "--class_A", class_a, "--class_B", "1"])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_sdedit_needs_a_null_label_or_an_unconditional_network(case, capsys):
+    raw = {key: value for key, value in CONFIG.items() if key != "null_class"}
+    case.config.write_text(yaml.safe_dump(raw))
+    with pytest.raises(SystemExit):
+        sample_sdedit.main([*case.words(), *SDEDIT])
+    assert "always needs one of its 4 classes" in capsys.readouterr().err
+
+
+def test_warnings_say_what_will_look_bad(case, capsys):
+    sample_sdedit.main([*case.words(), *SDEDIT, "--var_type", "fixedlarge", "--dry_run"])
+    assert "prefer fixed_small" in capsys.readouterr().err
+    sample_ddib.main([*case.words(), *DDIB, "--respace_type", "quad", "--dry_run"])
+    assert "not pure noise" in capsys.readouterr().err
+
+
+def test_nan_is_never_written(case, capsys):
+    state = load_file(case.weights)
+    state["out.2.bias"] = torch.full_like(state["out.2.bias"], torch.nan)
+    torch.save(state, case.weights.with_suffix(".pt"))
+    words = [*case.words(), *SDEDIT, "--weights", str(case.weights.with_suffix(".pt"))]
+    assert sample_sdedit.main(words) == 3
+    assert not case.save_dir.exists()
+    assert capsys.readouterr().err.count("NaN") == 5

@@ -1,0 +1,175 @@
+"""Images come in as a viewer shows them and go out without loss."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils import images
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def halves(left=RED, right=BLUE, size=(8, 4)):
+    image = Image.new("RGB", size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    return image
+
+
+def saved(tmp_path, image, name="x.png", **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def test_all_grey_levels_survive_the_round_trip():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for image, channels in ((Image.fromarray(levels), 1), (Image.fromarray(np.stack([levels] * 3, 2)), 3)):
+        x = images.to_tensor(image, channels)
+        assert x.shape == (channels, 16, 16)
+        assert (x.min(), x.max(), x.dtype) == (-1, 1, torch.float32)
+        assert np.array_equal(np.asarray(images.to_image(x)), np.asarray(image))
+
+
+def test_values_are_rounded_and_clamped():
+    x = torch.tensor([-3.0, -1 + 1.4 / 127.5, -1 + 1.6 / 127.5, 7.0]).reshape(1, 2, 2)
+    assert np.asarray(images.to_image(x)).tolist() == [[0, 1], [2, 255]]
+
+
+def test_find_lists_images_below_in_order_and_leaves_results_out(tmp_path):
+    for name in ("b.PNG", "a/z.jpeg", "a.webp", "notes.txt", ".hidden.png", "out/b.png", "ä ö.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = images.find_images(tmp_path, tmp_path / "out")
+    assert found == ["a.webp", "a/z.jpeg", "b.PNG", "ä ö.tif"]
+    assert "out/b.png" in images.find_images(tmp_path, tmp_path / "elsewhere")
+
+
+def test_find_does_not_follow_links_to_folders(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    os.symlink(tmp_path, tmp_path / "in" / "loop")
+    assert images.find_images(tmp_path / "in", tmp_path / "out") == ["a.png"]
+
+
+def test_an_empty_folder_is_an_error_that_says_what_is_there(tmp_path):
+    with pytest.raises(ValueError, match="no images; found nothing"):
+        images.find_images(tmp_path, tmp_path / "out")
+    (tmp_path / "a.gif").touch()
+    with pytest.raises(ValueError, match=r"1 other file\(s\), such as a.gif"):
+        images.find_images(tmp_path, tmp_path / "out")
+
+
+def test_result_names_keep_the_path_and_never_collide():
+    names = ["a.jpg", "a.png", "b/a.png", "c.d.webp", "E.png", "e.jpg"]
+    assert images.result_names(names) == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+        "b/a.png": "b/a.png",
+        "c.d.webp": "c.d.png",
+        "E.png": "E.png.png",
+        "e.jpg": "e.jpg.png",
+    }
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "RGBA", "LA", "1"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    name = "x.tif" if mode == "CMYK" else "x.png"
+    image = images.decode(saved(tmp_path, halves((255, 255, 255), (0, 0, 0)).convert(mode), name))
+    assert image.mode == "RGB"
+    assert [image.getpixel((0, 0)), image.getpixel((7, 0))] == [(255,) * 3, (0,) * 3]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (*RED, 128))
+    decoded = images.decode(saved(tmp_path, image))
+    assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 127, 127)]
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([0, 0, 0, *GREEN])
+    palette.putpixel((1, 0), 1)
+    decoded = images.decode(saved(tmp_path, palette, "p.png", transparency=0))
+    assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), GREEN]
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 257 * 128, 65535]], dtype=np.uint16)
+    image = images.decode(saved(tmp_path, Image.fromarray(values)))
+    assert [image.getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
+    image = images.decode(saved(tmp_path, halves(), exif=exif))
+    assert image.size == (4, 8)
+    assert [image.getpixel((0, 0)), image.getpixel((0, 7))] == [RED, BLUE]
+
+
+def broken_files(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    for name in ("cut.png", "cut.jpg"):
+        path = saved(tmp_path, noise, name)
+        path.write_bytes(path.read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").touch()
+    noise.save(tmp_path / "moving.webp", save_all=True, append_images=[noise.rotate(90)])
+    noise.save(tmp_path / "gif.png", "GIF")
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tif")
+
+
+def test_broken_files_are_value_errors_with_a_reason(tmp_path):
+    broken_files(tmp_path)
+    reasons = {
+        "cut.png": "broken or truncated",
+        "cut.jpg": "broken or truncated",
+        "text.png": "not an image",
+        "empty.png": "not an image",
+        "moving.webp": "2 frames",
+        "gif.png": "not an image",
+        "float.tif": "floating-point",
+    }
+    assert sorted(reasons) == sorted(path.name for path in tmp_path.iterdir())
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=reason):
+            images.decode(tmp_path / name)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
+    path = saved(tmp_path, Image.new("1", (20000, 20000)), "bomb.png")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match="pixels"):
+        images.decode(path)
+
+
+def test_fit_crops_pads_or_stretches():
+    image = halves(size=(16, 8))
+    image.paste(GREEN, (0, 0, 2, 8))  # what a centre crop loses
+    crop, pad, stretch = (images.fit(image, 8, how) for how in ("crop", "pad", "stretch"))
+    assert crop.size == pad.size == stretch.size == (8, 8)
+    assert [crop.getpixel((x, 4)) for x in (0, 7)] == [RED, BLUE]
+    assert [pad.getpixel((4, y)) for y in (0, 7)] == [(255, 255, 255)] * 2
+    red, green, blue = stretch.getpixel((0, 0))
+    assert green > 230
+    assert max(red, blue) < 25
+    square = halves(size=(8, 8))
+    assert all(images.fit(square, 8, how) is square for how in ("crop", "pad", "stretch"))
+
+
+def test_png_bytes_are_repeatable_and_hold_the_parameters(tmp_path):
+    text = {"parameters": json.dumps({"seed": 3})}
+    data = images.encode_png(halves(), text)
+    assert data == images.encode_png(halves(), text)
+    (tmp_path / "x.png").write_bytes(data)
+    with Image.open(tmp_path / "x.png") as image:
+        assert json.loads(image.text["parameters"]) == {"seed": 3}
+        assert np.array_equal(np.asarray(image), np.asarray(halves()))
+
+
+def test_a_strip_shows_its_images_side_by_side():
+    strip = images.strip([halves(), halves(GREEN, GREEN), halves().convert("L")])
+    assert strip.size == (8 * 3 + 2 * 2, 4)
+    assert [strip.getpixel((x, 0)) for x in (0, 8, 10)] == [RED, (255, 255, 255), GREEN]

@@ -1,0 +1,104 @@
+"""Where this process runs: its place among the others, its device, its precision, its progress bar."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LINE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process of a run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    dtype: torch.dtype
+    """Of the network's convolutions and linear layers."""
+
+
+def start(cpu: bool, precision: str) -> Launch:
+    """Join the processes that a launcher started, or run alone.
+
+    Args:
+        cpu: Stay on the CPU.
+        precision: 'fp32', 'bf16', 'fp16', or 'auto' for what `accelerate launch` asked for.
+
+    Raises:
+        ValueError: The launcher started several processes that cannot see one another, or asked for
+            a precision that the networks do not have.
+    """
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    state = PartialState(cpu=cpu)
+    if state.num_processes != asked:
+        raise ValueError(
+            f"the launcher started {asked} processes, but each of them believes that it is alone and would "
+            "do all the work; on a machine without a GPU add --cpu to this command's own flags"
+        )
+    if precision == "auto":
+        precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").replace("no", "fp32")
+        if precision not in _DTYPES:
+            raise ValueError(f"the launcher's mixed precision is {precision}; allowed are no, bf16 and fp16")
+    if state.is_main_process:
+        _hint_more_gpus(state)
+    return Launch(state.process_index, state.num_processes, state.device, _DTYPES[precision])
+
+
+def finish() -> None:
+    """Leave the group of processes, without waiting for the others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _hint_more_gpus(state: PartialState) -> None:
+    gpus = torch.cuda.device_count() if state.device.type == "cuda" else 0
+    if state.num_processes == 1 and gpus > 1:
+        print(
+            f"using 1 of {gpus} GPUs; `accelerate launch --multi_gpu` in place of `python` uses all",
+            file=sys.stderr,
+        )
+
+
+class Progress:
+    """Progress of one process in images: a bar on a terminal, a line now and then elsewhere.
+
+    Only rank 0 shows it. It advances with every network call, so that it moves inside an image too.
+    """
+
+    def __init__(self, num_images: int, calls_per_image: int, rank: int):
+        self._calls_per_image = calls_per_image
+        self._total, self._done, self._last = num_images, 0.0, time.monotonic()
+        self._start = self._last
+        self._quiet = rank != 0
+        on_terminal = sys.stderr.isatty() and not self._quiet
+        layout = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}]"
+        self._bar = tqdm(total=num_images, bar_format=layout) if on_terminal else None
+
+    def network_called(self, batch_size: int) -> None:
+        """Count one network call on a batch."""
+        self._advance(batch_size / self._calls_per_image)
+
+    def skipped(self, num_images: int) -> None:
+        """Count images that needed no network call."""
+        self._advance(float(num_images))
+
+    def _advance(self, images: float) -> None:
+        self._done += images
+        if self._bar is not None:
+            self._bar.update(min(images, self._total - self._bar.n))
+        elif not self._quiet and time.monotonic() - self._last > _LINE_EVERY_S:
+            self._last = time.monotonic()
+            left = (self._last - self._start) * (self._total / self._done - 1)
+            print(f"{self._done:.1f} of {self._total} images, about {left:.0f} s left", file=sys.stderr)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
