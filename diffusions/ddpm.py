@@ -54,11 +54,11 @@ class DDPM(VPProcess):
         Raises:
             ValueError: Another move than one level down, or no variance where the network must learn it.
         """
-        self.check_level(source)
         if target != source - 1:
             raise ValueError(
                 f"DDPM steps one level down, found a step from {source} to {target}; use DDIM for other moves"
             )
+        self.check_level(source)
         x_t = as_state(x_t)
         x_0, _, learned = self.predict(model, x_t, source, self.clip_denoised)
         mean = self.posterior_mean(x_0, x_t, source)

@@ -112,7 +112,7 @@ class VPProcess:
             x_0, eps and perhaps a variance, in the dtype of x_t.
         """
         self.check_level(level)
-        t = torch.full((len(x_t),), self.timesteps[level - 1], device=x_t.device)
+        t = torch.full((len(x_t),), self.timesteps[level - 1], dtype=torch.int64, device=x_t.device)
         output, variance = split_variance(model(x_t, t).to(x_t.dtype), x_t.shape[1])
         x_0, eps = interpret(output, x_t, self.alphas_cumprod[level], self.prediction)
         if clip:
