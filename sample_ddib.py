@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         calls = 2 * process.num_steps
         if timesteps[-1] + 1 < 0.9 * schedule.num_timesteps:
             print(
-                f"warning: the last level is timestep {timesteps[-1]} of {schedule.num_timesteps}, not pure "
-                "noise, so the latent keeps part of the image; --respace_type uniform-trailing avoids it",
+                f"note: the last level is timestep {timesteps[-1]} of {schedule.num_timesteps}, not pure "
+                "noise, so the latent keeps part of the image; see docs/DDIB.md",
                 file=sys.stderr,
             )
         if args.dry_run:

@@ -118,7 +118,9 @@ def judge_sdedit(judge: nn.Module, names: list[str], edit: list[str], out: Path)
     return per_stroke.mean().item(), torch.cat(pictures)
 
 
-def judge_ddib(judge: nn.Module, names: list[str], out: Path) -> tuple[float, float, Tensor]:
+def judge_ddib(
+    judge: nn.Module, names: list[str], translate: list[str], out: Path
+) -> tuple[float, float, Tensor]:
     """Translate assets/fruits between all its classes.
 
     Returns:
@@ -129,7 +131,7 @@ def judge_ddib(judge: nn.Module, names: list[str], out: Path) -> tuple[float, fl
     for source, target in itertools.product(folders, folders):
         folder = out / "ddib" / f"{source.name}-to-{target.name}"
         classes = ["--class_A", source.name, "--class_B", target.name]
-        run(sample_ddib, "--input_dir", source, "--save_dir", folder, *classes)
+        run(sample_ddib, "--input_dir", source, "--save_dir", folder, *classes, *translate)
         x = torch.stack(list(read_pictures(folder).values()))
         if source == target:
             error = (x - torch.stack(list(read_pictures(source).values()))).square().mean((1, 2, 3)).sqrt()
@@ -151,6 +153,7 @@ def main() -> None:
     parser.add_argument(
         "--edit", default="--respace_steps 100 --edit_steps 50", help="SDEdit setting to judge"
     )
+    parser.add_argument("--translate", default="--respace_type quad", help="DDIB setting to judge")
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     images, labels, names, sources = read_data(args.data)
@@ -158,14 +161,14 @@ def main() -> None:
     judge, accuracy = train_judge(images, labels, test)
     print(f"judge: {accuracy:.1%} on {int(test.sum())} held-out views of {len(test)}", flush=True)
     sdedit, edited = judge_sdedit(judge, names, args.edit.split(), args.save_dir)
-    ddib, error, translated = judge_ddib(judge, names, args.save_dir)
+    ddib, error, translated = judge_ddib(judge, names, args.translate.split(), args.save_dir)
     pool = torch.cat([signature(images), signature(images.flip(3))])
     own = torch.cdist(signature(images[::12]), signature(images))
     own[own < 1e-3] = torch.inf
     near = (own.min(1).values / pool.shape[1] ** 0.5).median().item()
     rows = [("judge's accuracy on its own split", f"{accuracy:.1%}")]
     rows += [(f"SDEdit `{args.edit}`: intended class, {len(SEEDS)} seeds", f"{sdedit:.1%}")]
-    rows += [("DDIB, all ordered pairs: judged as class B", f"{ddib:.1%}")]
+    rows += [(f"DDIB `{args.translate}`, all ordered pairs: judged as class B", f"{ddib:.1%}")]
     rows += [("DDIB A to A: largest RMSE on [-1, 1]", f"{error:.4f}")]
     for name, x in (("SDEdit", edited), ("DDIB", translated)):
         distance, _ = nearest(signature(x), pool)

@@ -215,7 +215,7 @@ def main() -> None:
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network and diffusion")
     add("--save_dir", type=Path, default=Path("runs/fruits64"), help="checkpoint, losses, samples, weights")
-    add("--steps", type=int, default=7400, help="all steps")
+    add("--steps", type=int, default=7000, help="all steps")
     add("--small_steps", type=int, default=4000, help="of them, the first ones on 32x32")
     add("--batch", type=int, default=32, help="pictures a step")
     add("--learning_rate", type=float, default=1e-3, help="highest, after the warm-up")

@@ -154,7 +154,8 @@ def run(
         parameters: What the PNG files record of how they were made.
 
     Returns:
-        Exit code: 0, or 3 where some images failed.
+        Exit code: 0, or 3 where some images failed. One of several processes returns 0 all the same:
+        a launcher would stop the others, which still have work.
     """
     mine = job.share(files.names, launch.rank, launch.world_size)
     progress = Progress(len(mine), calls_per_image, launch.rank)
@@ -192,7 +193,8 @@ def run(
         outcome = job.run(mine, micro_batch, load, process, save)
     progress.close()
     _report(outcome, launch, files.save_dir, time.monotonic() - start)
-    return options.EXIT_SOME_FAILED if outcome.failures else options.EXIT_DONE
+    alone = launch.world_size == 1
+    return options.EXIT_SOME_FAILED if outcome.failures and alone else options.EXIT_DONE
 
 
 def _report(outcome: job.Outcome, launch: Launch, save_dir: Path, seconds: float) -> None:

@@ -64,6 +64,18 @@ def test_ddib_by_torchrun(case):
     assert len(result_bytes(case.save_dir)) == 5
 
 
+def test_a_bad_image_of_one_process_does_not_stop_the_other(case):
+    (case.input_dir / "0.png").write_text("bad, and the first of all, so that its process ends first")
+    for path in case.input_dir.rglob("[a-d]*.*"):
+        path.unlink()  # e.PNG is left, for the other process
+    done = run(
+        torchrun(2, "sample_sdedit.py", *case.words(), *WORDS, "--respace_steps", "100", "--edit_steps", "90")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "failed: 0.png: not an image" in done.stderr
+    assert list(result_bytes(case.save_dir)) == ["e.png"]
+
+
 def test_more_processes_than_images_is_fine(case):
     for path in sorted(case.input_dir.rglob("*.*"))[1:]:
         path.unlink()

@@ -1,0 +1,68 @@
+"""The shipped weights do what README shows; tools/evaluate_demo.py judges them thoroughly."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+import sample_ddib
+import sample_sdedit
+from tests.commands.command_case import ROOT
+
+WEIGHTS = ROOT / "weights" / "fruits64.safetensors"
+MODEL = ["-c", str(ROOT / "configs/demo/fruits64.yaml"), "--weights", str(WEIGHTS), "--cpu"]
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(float) / 127.5 - 1
+
+
+def rmse(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
+def test_they_are_small_enough_to_ship():
+    assert WEIGHTS.stat().st_size < 20_000_000
+
+
+def test_edited_strokes_keep_place_and_colour_but_gain_texture(inputs, tmp_path):
+    guides = {}
+    for name in ("orange_corner", "huckleberry"):
+        guide = ImageOps.fit(Image.open(ROOT / f"assets/strokes/{name}.png"), (64, 64))
+        guide.save(inputs / f"{name}.png")
+        guides[name] = np.asarray(guide).astype(float) / 127.5 - 1
+    steps = ["--respace_steps", "20", "--edit_steps", "10"]
+    assert (
+        sample_sdedit.main([*MODEL, "--input_dir", str(inputs), "--save_dir", str(tmp_path / "o"), *steps])
+        == 0
+    )
+    for name, guide in guides.items():
+        result = pixels(tmp_path / "o" / f"{name}.png")
+        ink = (guide < 0.8).any(2)
+        assert np.abs(result[ink].mean(0) - guide[ink].mean(0)).max() < 0.35
+        assert result[~ink].mean() > 0.85  # still on white
+        assert result[ink].std(0).max() > 2 * guide[ink].std(0).max()
+
+
+def test_translating_a_class_to_itself_returns_the_image_and_to_another_does_not(inputs, tmp_path):
+    source = ROOT / "assets/fruits/lemon/0.png"
+    Image.open(source).save(inputs / "0.png")
+
+    def translated(target):
+        folder = tmp_path / target
+        classes = ["--class_A", "lemon", "--class_B", target]
+        words = ["--input_dir", str(inputs), "--save_dir", str(folder), "--respace_steps", "50", *classes]
+        assert sample_ddib.main([*MODEL, *words]) == 0
+        return pixels(folder / "0.png")
+
+    assert rmse(translated("lemon"), pixels(source)) < 0.06  # 0.04 at 100 steps
+    lime = translated("lime")
+    assert rmse(lime, pixels(source)) > 0.1
+    red, green, _ = lime[(lime < 0.8).any(2)].mean(0)
+    assert green > red
