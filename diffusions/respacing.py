@@ -2,20 +2,21 @@
 
 import re
 from fractions import Fraction
+from functools import partial
 from itertools import accumulate
 
 
 def respace(name: str, num_timesteps: int, num_steps: int | None = None) -> list[int]:
     """Choose the training timesteps of a process with fewer steps.
 
-    `uniform` (or `uniform-leading`), `uniform-linspace`, `uniform-trailing` and `quad` keep the number asked
-    for; docs/numerics.md has the formulas and an example of each. Other names say themselves how many:
-    `none` keeps all, `ddimN` is a whole stride from 0 that keeps N, and `10,15,20` spreads as many over
-    three equal sections (the two forms of openai's programs).
+    `uniform` (or `uniform-leading`), `uniform-linspace`, `uniform-trailing`, `quad` and `quad90` keep the
+    number asked for; docs/numerics.md has the formulas and an example of each. Other names say themselves
+    how many: `none` keeps all, `ddimN` is a whole stride from 0 that keeps N, and `10,15,20` spreads as
+    many over three equal sections (the two forms of openai's programs).
 
     Args:
-        name: uniform, uniform-leading, uniform-linspace, uniform-trailing, quad, none, ddimN, or
-            numbers joined by commas.
+        name: uniform, uniform-leading, uniform-linspace, uniform-trailing, quad, quad90, none, ddimN,
+            or numbers joined by commas.
         num_timesteps: T, what the network was trained with; at least 1.
         num_steps: K, from 1 to T; may be left out for all T, or where the name says it.
 
@@ -58,10 +59,10 @@ def _trailing(num_timesteps: int, num_steps: int) -> list[int]:
     return [round(i * stride) - 1 for i in range(1, num_steps + 1)]
 
 
-def _quad(num_timesteps: int, num_steps: int) -> list[int]:
+def _quad(num_timesteps: int, num_steps: int, percent: int = 80) -> list[int]:
     last = max(num_steps - 1, 1)
     # the squares crowd at the start, where i keeps neighbours apart
-    return [max(i, 4 * num_timesteps * i**2 // (5 * last**2)) for i in range(num_steps)]
+    return [max(i, percent * num_timesteps * i**2 // (100 * last**2)) for i in range(num_steps)]
 
 
 _SPACINGS = {
@@ -70,6 +71,7 @@ _SPACINGS = {
     "uniform-linspace": _linspace,
     "uniform-trailing": _trailing,
     "quad": _quad,
+    "quad90": partial(_quad, percent=90),
 }
 
 

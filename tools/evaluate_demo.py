@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument(
         "--edit", default="--respace_steps 100 --edit_steps 50", help="SDEdit setting to judge"
     )
-    parser.add_argument("--translate", default="--respace_type quad", help="DDIB setting to judge")
+    parser.add_argument("--translate", default="--respace_type quad90", help="DDIB setting to judge")
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     images, labels, names, sources = read_data(args.data)

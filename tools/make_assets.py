@@ -80,7 +80,7 @@ def draw_ddib(target: Path) -> None:
         for source, wanted in PAIRS:
             save_dir = Path(folder, f"{source}-{wanted}")
             words = ["--input_dir", f"assets/fruits/{source}", "--save_dir", str(save_dir), "--comparison"]
-            words += ["--respace_type", "quad"]
+            words += ["--respace_type", "quad90"]
             sample_ddib.main([*MODEL_WORDS, *words, "--class_A", source, "--class_B", wanted])
             strips = sorted((save_dir / "comparison").glob("*.png"))
             rows.append([cut(strip, i) for strip in strips for i in (0, 1, 2)])

@@ -13,7 +13,10 @@ from pathlib import Path
 
 EXIT_DONE, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 75
 
-RESPACE_TYPES = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad", "none")
+RESPACE_TYPES = (
+    *("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing"),
+    *("quad", "quad90", "none"),
+)
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")

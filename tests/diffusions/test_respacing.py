@@ -7,7 +7,7 @@ from golden_samplers import read_timesteps
 
 from diffusions import respace
 
-SPACINGS = ["uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"]
+SPACINGS = ["uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad", "quad90"]
 
 
 def entries(program, **fixed):
@@ -38,6 +38,7 @@ def test_exactly_as_many_as_asked_for(name, T):
         ("uniform-linspace", [0, 166, 333, 500, 666, 832, 999]),
         ("uniform-trailing", [142, 285, 428, 570, 713, 856, 999]),
         ("quad", [0, 22, 88, 200, 355, 555, 800]),
+        ("quad90", [0, 25, 100, 225, 400, 625, 900]),
     ],
 )
 def test_seven_of_a_thousand(name, expected):
@@ -45,7 +46,7 @@ def test_seven_of_a_thousand(name, expected):
 
 
 def test_one_step():
-    assert [respace(name, 1000, 1) for name in SPACINGS] == [[0], [0], [0], [999], [0]]
+    assert [respace(name, 1000, 1) for name in SPACINGS] == [[0], [0], [0], [999], [0], [0]]
 
 
 def test_openai_strings():
