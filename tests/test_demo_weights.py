@@ -47,7 +47,10 @@ def test_edited_strokes_keep_place_and_colour_but_gain_texture(inputs, tmp_path)
         ink = (guide < 0.8).any(2)
         assert np.abs(result[ink].mean(0) - guide[ink].mean(0)).max() < 0.35
         assert result[~ink].mean() > 0.85  # still on white
-        assert result[ink].std(0).max() > 2 * guide[ink].std(0).max()
+        flat = (np.abs(guide - np.median(guide[ink], axis=0)) < 0.02).all(2)
+        assert flat.sum() > 0.5 * ink.sum()
+        assert result[flat].std(0).max() > 5 * guide[flat].std(0).max()
+        assert result[flat].std(0).max() > 0.05
 
 
 def test_translating_a_class_to_itself_returns_the_image_and_to_another_does_not(inputs, tmp_path):
@@ -57,11 +60,11 @@ def test_translating_a_class_to_itself_returns_the_image_and_to_another_does_not
     def translated(target):
         folder = tmp_path / target
         classes = ["--class_A", "lemon", "--class_B", target]
-        words = ["--input_dir", str(inputs), "--save_dir", str(folder), "--respace_steps", "50", *classes]
+        words = ["--input_dir", str(inputs), "--save_dir", str(folder), "--respace_type", "quad90", *classes]
         assert sample_ddib.main([*MODEL, *words]) == 0
         return pixels(folder / "0.png")
 
-    assert rmse(translated("lemon"), pixels(source)) < 0.06  # 0.04 at 100 steps
+    assert rmse(translated("lemon"), pixels(source)) < 0.04
     lime = translated("lime")
     assert rmse(lime, pixels(source)) > 0.1
     red, green, _ = lime[(lime < 0.8).any(2)].mean(0)
