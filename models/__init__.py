@@ -8,7 +8,7 @@ from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
 from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
 
-__all__ = ["MODELS", "build_model"]
+__all__ = ["CONFIG_CLASSES", "MODELS", "build_model"]
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm": (ADMConfig, ADM),
@@ -17,6 +17,9 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "xyf_unet": (XyfUNetConfig, XyfUNet),
     "xyf_adagn": (XyfAdaGNUNetConfig, XyfAdaGNUNet),
 }
+
+CONFIG_CLASSES = {name: config_class for name, (config_class, _) in MODELS.items()}
+"""What utils.config needs to read a config's model section."""
 
 
 def build_model(config: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from PIL import Image
 import sample_ddib
 import sample_sdedit
 from diffusions import DDIM, decode, make_schedule, respace
+from models import CONFIG_CLASSES
 from utils import assemble, images, launch, noise
 from utils.config import class_index, load_config
 
@@ -25,8 +26,7 @@ MODEL_WORDS = ["-c", str(CONFIG), "--weights", str(WEIGHTS)]
 @torch.inference_mode()
 def sample_fruits(save_dir: Path) -> None:
     """Draw the first pictures of each class from pure noise, 100 DDIM steps, without choosing among them."""
-    families = {name: config_class for name, (config_class, _) in assemble.MODELS.items()}
-    config = load_config(CONFIG, families)
+    config = load_config(CONFIG, CONFIG_CLASSES)
     place = launch.start(cpu=True, precision="fp32")
     network = assemble.load_network(config, WEIGHTS, place)
     schedule = make_schedule(config.diffusion.schedule, config.diffusion.num_timesteps)

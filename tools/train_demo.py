@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 
 from diffusions import DDIM, NoiseSchedule, decode, make_schedule, respace
-from models import MODELS, build_model
+from models import CONFIG_CLASSES, build_model
 from utils.config import Config, load_config
 from utils.job import write_atomically
 
@@ -166,8 +166,7 @@ def save_curve(losses: list[list[float]], path: Path) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train to the last step, with a checkpoint, losses and samples on the way."""
-    families = {name: config_class for name, (config_class, _) in MODELS.items()}
-    config = load_config(args.config, families)
+    config = load_config(args.config, CONFIG_CLASSES)
     assert config.diffusion.prediction == "v", "the loss below is that of v-prediction"
     schedule = make_schedule(config.diffusion.schedule, config.diffusion.num_timesteps)
     images, labels, names, _ = read_data(args.data)

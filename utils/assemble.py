@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusions import NoiseSchedule, make_schedule, respace
-from models import MODELS, build_model
+from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
 from utils import images, job, options
 from utils.checkpoint import load_weights
@@ -30,8 +30,7 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError: The config is wrong, or is not that of an image-to-image network.
     """
-    families = {name: config_class for name, (config_class, _) in MODELS.items()}
-    config = load_config(args.config, families, args.overrides)
+    config = load_config(args.config, CONFIG_CLASSES, args.overrides)
     if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
         raise ValueError(f"{args.config}: this network does not predict images; give the config of a UNet")
     return config
