@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    UpConv2d,
     Upsample,
     add,
     attend,
     check_size,
+    conv_after,
     pointwise,
     scale_shift,
     timestep_embedding,
     to_map,
     to_tokens,
-    upsample_conv,
     zeroed,
 )
 
@@ -98,7 +99,7 @@ class ResBlock(nn.Module):
         emb_channels = 4 * config.model_channels
         self.resample = resample or nn.Identity()
         self.in_layers = nn.Sequential(
-            GroupNorm(32, in_channels), SiLU(), nn.Conv2d(in_channels, channels, 3, padding=1)
+            GroupNorm(32, in_channels), SiLU(), conv_after(resample, in_channels, channels)
         )
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(emb_channels, 2 * channels if self.scale_shift else channels)
@@ -116,7 +117,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, act, conv = self.in_layers
         h = act(norm(x))
-        h = upsample_conv(h, conv) if isinstance(self.resample, Upsample) else conv(self.resample(h))
+        h = conv(h if isinstance(conv, UpConv2d) else self.resample(h))
         emb = self.emb_layers(emb)
         norm, *rest = self.out_layers
         h = scale_shift(norm(h), emb) if self.scale_shift else norm(add(h, emb[:, :, None, None]))

@@ -63,25 +63,28 @@ def scale_shift(fresh: Tensor, emb: Tensor) -> Tensor:
     return torch.addcmul(shift, fresh, 1 + scale, out=None if torch.is_grad_enabled() else fresh)
 
 
-def upsample_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
+class UpConv2d(nn.Conv2d):
     """Double the size by nearest neighbour, then apply a 3x3 convolution.
 
     Each doubled pixel sees only 2x2 distinct ones, so both steps are one transposed convolution of
     kernel 4 and stride 2, whose weights are the sums of those that fall on the same pixel: 4/9 of
     the products.
-
-    Args:
-        x: Maps, shape [B, C, H, W].
-        conv: The convolution, of kernel 3 and padding 1.
-
-    Returns:
-        Maps, shape [B, C', 2H, 2W].
     """
-    if x.device.type != "cpu":  # GPU kernels of transposed convolutions need not be deterministic
-        return conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-    flipped = conv.weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
-    sums = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)
-    return F.conv_transpose2d(x, sums, conv.bias, stride=2, padding=1)
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+        self.register_buffer("sums", None, persistent=False)
+
+    def fuse(self) -> None:
+        """Form the sums once, when the weights are final; on a CPU they are used from then on."""
+        flipped = self.weight.detach().transpose(0, 1).flip(2, 3)
+        sums = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)
+        self.sums = sums.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.sums is None or x.device.type != "cpu":  # transposed on a GPU: perhaps not deterministic
+            return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return F.conv_transpose2d(x, self.sums, self.bias, stride=2, padding=1)
 
 
 class Upsample(nn.Module):
@@ -90,12 +93,17 @@ class Upsample(nn.Module):
     def __init__(self, channels: int, use_conv: bool):
         super().__init__()
         if use_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+            self.conv = UpConv2d(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if hasattr(self, "conv"):
-            return upsample_conv(x, self.conv)
-        return F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.conv(x) if hasattr(self, "conv") else F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def conv_after(resample: nn.Module | None, in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Build the 3x3 convolution after a change of size; an UpConv2d does the upsampling itself."""
+    if isinstance(resample, Upsample):
+        return UpConv2d(in_channels, out_channels)
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
 def to_tokens(x: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from models.layers import UpConv2d
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Prepare a network for prediction: weights cast once, channels_last, no gradients of parameters.
+    """Prepare a network for prediction: weights cast and fused once, channels_last, no gradients of them.
 
     Weights of convolutions and linear layers take `dtype`, except in the submodules that the network
     names in `float32_modules`; norms and embeddings stay in float32. Gradients with respect to the
@@ -26,6 +28,9 @@ def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype}: allowed are {', '.join(map(str, DTYPES))}")
+    for module in network.modules():
+        if isinstance(module, UpConv2d):
+            module.fuse()
     for name, child in network.named_children():
         if name not in network.float32_modules:
             for module in child.modules():

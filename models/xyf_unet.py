@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    UpConv2d,
     Upsample,
     add,
     attend,
     check_size,
+    conv_after,
     pointwise,
     scale_shift,
     split_heads,
     timestep_embedding,
     to_map,
     to_tokens,
-    upsample_conv,
     zeroed,
 )
 
@@ -102,7 +103,7 @@ class AdaGNResBlock(nn.Module):
         super().__init__()
         self.resample = resample or nn.Identity()
         self.blk1 = nn.Sequential(
-            GroupNorm(32, in_channels), SiLU(), nn.Conv2d(in_channels, channels, 3, padding=1)
+            GroupNorm(32, in_channels), SiLU(), conv_after(resample, in_channels, channels)
         )
         self.adagn = AdaGN(config, channels)
         self.blk2 = nn.Sequential(
@@ -113,7 +114,7 @@ class AdaGNResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, act, conv = self.blk1
         h = act(norm(x))
-        h = upsample_conv(h, conv) if isinstance(self.resample, Upsample) else conv(self.resample(h))
+        h = conv(h if isinstance(conv, UpConv2d) else self.resample(h))
         h = self.blk2(self.adagn(h, emb))
         return add(h, self.shortcut(self.resample(x)))
 
@@ -136,16 +137,6 @@ class AttentionBlock(nn.Module):
             *(split_heads(pointwise(conv, tokens), self.num_heads) for conv in (self.q, self.k, self.v))
         )
         return add(to_map(pointwise(self.proj, h), like=x), x)
-
-
-class UpsampleConv(nn.Sequential):
-    """Nearest neighbour, twice the size, then a 3x3 convolution, the second entry in the published keys."""
-
-    def __init__(self, channels: int):
-        super().__init__(nn.Identity(), nn.Conv2d(channels, channels, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return upsample_conv(x, self[1])
 
 
 def _shortcut(in_channels: int, channels: int) -> nn.Module:
@@ -258,7 +249,8 @@ class XyfUNet(_Walk):
             res_block=lambda in_channels, channels: ResBlock(config, in_channels, channels),
             attention=lambda channels: AttentionBlock(channels, config.num_heads),
             downsample=lambda channels: nn.Conv2d(channels, channels, 3, stride=2, padding=1),
-            upsample=UpsampleConv,
+            # the second entry in the published keys
+            upsample=lambda channels: nn.Sequential(nn.Identity(), UpConv2d(channels, channels)),
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

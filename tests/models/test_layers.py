@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import nn
 
-from models.layers import SiLU, add, check_size, scale_shift, timestep_embedding, upsample_conv
+from models.layers import SiLU, UpConv2d, add, check_size, scale_shift, timestep_embedding
 from tests.models.golden_nets import FOLDER
 
 
@@ -36,21 +35,26 @@ def test_odd_width_ends_in_a_zero():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_upsample_conv_is_nearest_neighbour_then_convolution(dtype, tolerance):
-    generator = torch.Generator().manual_seed(0)
-    conv = nn.Conv2d(5, 7, 3, padding=1).to(dtype)
-    x = torch.randn(2, 5, 4, 3, generator=generator, dtype=dtype)
-    expected = conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-    torch.testing.assert_close(upsample_conv(x, conv), expected, rtol=0, atol=tolerance)
+def test_up_conv_is_nearest_neighbour_then_convolution(dtype, tolerance):
+    x = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    conv = UpConv2d(5, 7).to(dtype)
+    expected = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), conv.weight, conv.bias, padding=1)
+    assert torch.equal(conv(x), expected)
+    conv.fuse()
+    fused = conv(x)
+    torch.testing.assert_close(fused, expected, rtol=0, atol=tolerance)
+    assert not torch.equal(fused, expected)  # the sums were used
+    assert set(conv.state_dict()) == {"weight", "bias"}
 
 
-def test_upsample_conv_keeps_the_memory_format_and_the_batch_apart():
-    conv = nn.Conv2d(32, 16, 3, padding=1).to(memory_format=torch.channels_last)
+def test_fused_up_conv_keeps_the_memory_format_and_the_batch_apart():
+    conv = UpConv2d(32, 16).to(memory_format=torch.channels_last)
+    conv.fuse()
     x = torch.randn(3, 32, 8, 8).contiguous(memory_format=torch.channels_last)
-    out = upsample_conv(x, conv)
+    out = conv(x)
     assert out.is_contiguous(memory_format=torch.channels_last)
     for row in range(3):
-        assert torch.equal(upsample_conv(x[row : row + 1], conv), out[row : row + 1])
+        assert torch.equal(conv(x[row : row + 1]), out[row : row + 1])
 
 
 def operations() -> dict:
