@@ -21,6 +21,7 @@ from torchvision.utils import save_image
 
 from diffusions import DDIM, NoiseSchedule, decode, make_schedule, respace
 from models import CONFIG_CLASSES, build_model
+from utils.checkpoint import load_weights
 from utils.config import Config, load_config
 from utils.job import write_atomically
 
@@ -84,10 +85,13 @@ class Run:
         self.step, self.losses = state["step"], state["losses"]
 
 
-def start(config: Config, learning_rate: float, device: torch.device) -> Run:
-    """Build a network with random weights, its moving average and its optimizer."""
+def start(config: Config, weights: Path | None, learning_rate: float, device: torch.device) -> Run:
+    """Build a network, random or from weights, its moving average and its optimizer."""
     torch.manual_seed(0)
     network = build_model(config.model).to(device, memory_format=torch.channels_last)
+    if weights:
+        shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+        network.load_state_dict(load_weights(weights, shapes))
     ema = build_model(config.model).to(device, memory_format=torch.channels_last).eval()
     ema.load_state_dict(network.state_dict())
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, betas=(0.9, 0.99), fused=True)
@@ -172,7 +176,7 @@ def train(args: argparse.Namespace) -> None:
     images, labels, names, _ = read_data(args.data)
     assert tuple(names) == config.classes, "the config names other classes than the data"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = start(config, args.learning_rate, device)
+    run = start(config, args.weights, args.learning_rate, device)
     state = args.save_dir / "state.pt"
     if state.exists():
         run.load(state)
@@ -213,6 +217,7 @@ def main() -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network and diffusion")
+    add("--weights", type=Path, help="train these further, with a learning rate that warms up anew")
     add("--save_dir", type=Path, default=Path("runs/fruits64"), help="checkpoint, losses, samples, weights")
     add("--steps", type=int, default=7000, help="all steps")
     add("--small_steps", type=int, default=4000, help="of them, the first ones on 32x32")
