@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffusions.prediction import to_x_0
-from diffusions.process import Model, Noise, VPProcess, as_state, draw
-from diffusions.schedule import NoiseSchedule
+from diffusions.process import Model, Noise, Process, as_state, draw
+from diffusions.schedule import Schedule
 
 
-class DDIM(VPProcess):
+class DDIM(Process):
     """Sampling along the ODE (eta = 0), which also runs backwards, or with part of DDPM's noise."""
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Schedule,
         timesteps: Sequence[int],
         prediction: str = "eps",
         eta: float = 0.0,
@@ -25,7 +25,7 @@ class DDIM(VPProcess):
         Args:
             schedule: What the network was trained with, T timesteps.
             timesteps: The K that are kept, strictly increasing, from 0 to T - 1; see `respace`.
-            prediction: What the network's output means: eps, x0 or v.
+            prediction: What the network's output means: eps, x0, v or score.
             eta: Share of DDPM's noise, 0 (none) to 1 (all).
             clip_denoised: Clip the predicted x_0 to [-1, 1] on the way down; never on the way up.
 
@@ -59,17 +59,17 @@ class DDIM(VPProcess):
         self._check_move(source, target)
         x_t = as_state(x_t)
         if target < source:
-            x_0, eps, _ = self.predict(model, x_t, source, self.clip_denoised)
+            x_0, eps, _ = self.predict_guided(model, x_t, source)
         else:
             eps = self.predict(model, x_t, target, clip=False).eps
-            x_0 = to_x_0(eps, x_t, self.alphas_cumprod[source])
+            x_0 = to_x_0(eps, x_t, self.levels[source])
         return self.move(x_0, eps, source, target, noise)
 
     def move(self, x_0: Tensor, eps: Tensor, source: int, target: int, noise: Noise | None = None) -> Tensor:
         """Compose the state of a level from its parts (Song et al. 2021, eq. 12 and 16).
 
-        x_k = sqrt(A_k) x_0 + sqrt(1 - A_k - s^2) eps + s z; on the way down
-        s^2 = eta^2 (1 - A_k) / (1 - A_j) (1 - A_j / A_k), on the way up s = 0.
+        x_k = signal_k x_0 + sqrt(noise_k^2 - s^2) eps + s z; s^2 is on the way down eta^2 times the
+        variance of q(x_k | x_j, x_0), for VP (1 - A_k) / (1 - A_j) (1 - A_j / A_k); on the way up 0.
 
         Args:
             x_0: Images, shape [B, C, ...].
@@ -81,10 +81,10 @@ class DDIM(VPProcess):
         Returns:
             State of level `target`, shape of x_0.
         """
-        here, there = self.alphas_cumprod[source], self.alphas_cumprod[target]
-        fresh = self.eta**2 * (1 - here / there) / (1 - here) if target < source else 0.0
-        x = math.sqrt(there) * x_0 + math.sqrt((1 - there) * (1 - fresh)) * eps
-        s = math.sqrt((1 - there) * fresh)
+        there = self.levels[target]
+        fresh = self.eta**2 * self.fresh_share(source, target) if target < source else 0.0
+        x = there.signal * x_0 + there.noise * math.sqrt(1 - fresh) * eps
+        s = there.noise * math.sqrt(fresh)
         return x + s * draw(noise, x) if s > 0 else x
 
     def _check_move(self, source: int, target: int) -> None:

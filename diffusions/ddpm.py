@@ -5,18 +5,18 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from diffusions.process import Model, Noise, VPProcess, as_state, draw
-from diffusions.schedule import NoiseSchedule
+from diffusions.process import Model, Noise, Process, as_state, draw
+from diffusions.schedule import Schedule
 
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 
 
-class DDPM(VPProcess):
+class DDPM(Process):
     """Ancestral sampling: each step down adds fresh noise, but for the last."""
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Schedule,
         timesteps: Sequence[int],
         prediction: str = "eps",
         var_type: str = "fixed_small",
@@ -26,7 +26,7 @@ class DDPM(VPProcess):
         Args:
             schedule: What the network was trained with, T timesteps.
             timesteps: The K that are kept, strictly increasing, from 0 to T - 1; see `respace`.
-            prediction: What the network's output means: eps, x0 or v.
+            prediction: What the network's output means: eps, x0, v or score.
             var_type: Variance of a step: fixed_small, fixed_large, or learned_range (2C channels).
             clip_denoised: Clip the predicted x_0 to [-1, 1].
 
@@ -61,26 +61,25 @@ class DDPM(VPProcess):
         self.check_level(source)
         x_t = as_state(x_t)
         x_0, _, learned = self.predict(model, x_t, source, self.clip_denoised)
-        mean = self.posterior_mean(x_0, x_t, source)
-        if target == 0:
-            return mean
-        return mean + self.variance(source, learned) ** 0.5 * draw(noise, mean)
+        mean, variance = self.posterior_mean(x_0, x_t, source), self.variance(source, learned)
+        if self.gradient is not None:  # Dhariwal & Nichol 2021, algorithm 1
+            mean = mean + variance * self.gradient(x_t, self.condition(x_t, source)).to(x_t.dtype)
+        return mean if target == 0 else mean + variance**0.5 * draw(noise, mean)
 
     def posterior_mean(self, x_0: Tensor, x_t: Tensor, level: int) -> Tensor:
         """Return the mean of q(x_{k-1} | x_k, x_0) (Ho et al. 2020, eq. 7).
 
-        sqrt(A_{k-1}) b / (1 - A_k) x_0 + sqrt(1 - b) (1 - A_{k-1}) / (1 - A_k) x_k, b = 1 - A_k / A_{k-1}.
+        signal_{k-1} f x_0 + r (1 - f) x_k, where r = signal_{k-1} / signal_k and f is the share of x_k's
+        noise that is not in x_{k-1}; for VP, f = b / (1 - A_k) with b = 1 - A_k / A_{k-1}.
 
         Args:
             x_0: Images, shape [B, C, ...].
             x_t: State of the level, shape of x_0.
             level: k, 1 to K.
         """
-        below, here = self.alphas_cumprod[level - 1], self.alphas_cumprod[level]
-        beta = self._beta(level)
-        of_x_0 = math.sqrt(below) * beta / (1 - here)
-        of_x_t = math.sqrt(1 - beta) * (1 - below) / (1 - here)
-        return of_x_0 * x_0 + of_x_t * x_t
+        below, here = self.levels[level - 1], self.levels[level]
+        fresh, kept = self.fresh_share(level, level - 1), self.kept_share(level, level - 1)
+        return below.signal * fresh * x_0 + below.signal / here.signal * kept * x_t
 
     def variance(self, level: int, learned: Tensor | None = None) -> float | Tensor:
         """Return the variance of the step from a level to the one below.
@@ -112,11 +111,10 @@ class DDPM(VPProcess):
         return (low + (learned + 1) / 2 * (high - low)).exp()
 
     def _beta(self, level: int) -> float:
-        return 1 - self.alphas_cumprod[level] / self.alphas_cumprod[level - 1]
+        return self.levels[level].noise ** 2 * self.fresh_share(level, level - 1)
 
     def _fixed_small(self, level: int) -> float:
-        below, here = self.alphas_cumprod[level - 1], self.alphas_cumprod[level]
-        return self._beta(level) * (1 - below) / (1 - here)
+        return self.levels[level - 1].noise ** 2 * self.fresh_share(level, level - 1)
 
     def _positive_fixed_small(self, level: int) -> float:
         # a process of one step has no level 2: what is left is beta, and no step uses it

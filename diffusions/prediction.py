@@ -1,15 +1,16 @@
-"""What a network's output means: eps, x_0 or v, beside it perhaps a variance."""
+"""What a network's output means: eps, x_0, v or the score, beside it perhaps a variance."""
 
-import math
 from typing import NamedTuple
 
 from torch import Tensor
 
-PREDICTIONS = ("eps", "x0", "v")
+from diffusions.schedule import Level
+
+PREDICTIONS = ("eps", "x0", "v", "score")
 
 
 class Prediction(NamedTuple):
-    """What a network says about x_t = sqrt(A) x_0 + sqrt(1 - A) eps, each of x_t's shape."""
+    """What a network says about x_t = signal x_0 + noise eps, each of x_t's shape."""
 
     x_0: Tensor
     eps: Tensor
@@ -41,35 +42,38 @@ def split_variance(output: Tensor, num_channels: int) -> tuple[Tensor, Tensor | 
     )
 
 
-def interpret(output: Tensor, x_t: Tensor, alpha_cumprod: float, prediction: str) -> tuple[Tensor, Tensor]:
+def interpret(output: Tensor, x_t: Tensor, level: Level, prediction: str) -> tuple[Tensor, Tensor]:
     """Turn a network's output into x_0 and eps.
 
-    eps: x_0 = (x_t - sqrt(1 - A) eps) / sqrt(A) (Ho et al. 2020, eq. 15); x0: the same, solved for eps;
-    v = sqrt(A) eps - sqrt(1 - A) x_0 (Salimans & Ho 2022, section 4).
+    eps: x_0 = (x_t - noise eps) / signal (Ho et al. 2020, eq. 15); x0: the same, solved for eps;
+    v = signal eps - noise x_0 (Salimans & Ho 2022, section 4), where the variance is preserved;
+    score = -eps / noise (Song et al. 2021, arXiv:2011.13456).
 
     Args:
         output: The prediction, shape of x_t.
         x_t: What the network was given, shape [B, C, ...].
-        alpha_cumprod: A at the level of x_t, between 0 and 1, exclusive.
-        prediction: eps, x0 or v.
+        level: That of x_t, above 0.
+        prediction: eps, x0, v or score.
 
     Returns:
         x_0 and eps, shape of x_t.
     """
     if prediction == "eps":
-        return to_x_0(output, x_t, alpha_cumprod), output
+        return to_x_0(output, x_t, level), output
     if prediction == "x0":
-        return output, to_eps(output, x_t, alpha_cumprod)
+        return output, to_eps(output, x_t, level)
+    if prediction == "score":
+        eps = -level.noise * output
+        return to_x_0(eps, x_t, level), eps
     assert prediction == "v", prediction
-    signal, noise = math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod)
-    return signal * x_t - noise * output, noise * x_t + signal * output
+    return level.signal * x_t - level.noise * output, level.noise * x_t + level.signal * output
 
 
-def to_x_0(eps: Tensor, x_t: Tensor, alpha_cumprod: float) -> Tensor:
-    """Return x_0 = (x_t - sqrt(1 - A) eps) / sqrt(A) (Ho et al. 2020, eq. 15)."""
-    return (x_t - math.sqrt(1 - alpha_cumprod) * eps) / math.sqrt(alpha_cumprod)
+def to_x_0(eps: Tensor, x_t: Tensor, level: Level) -> Tensor:
+    """Return x_0 = (x_t - noise eps) / signal (Ho et al. 2020, eq. 15)."""
+    return (x_t - level.noise * eps) / level.signal
 
 
-def to_eps(x_0: Tensor, x_t: Tensor, alpha_cumprod: float) -> Tensor:
-    """Return eps = (x_t - sqrt(A) x_0) / sqrt(1 - A), the same equation solved for eps."""
-    return (x_t - math.sqrt(alpha_cumprod) * x_0) / math.sqrt(1 - alpha_cumprod)
+def to_eps(x_0: Tensor, x_t: Tensor, level: Level) -> Tensor:
+    """Return eps = (x_t - signal x_0) / noise, the same equation solved for eps."""
+    return (x_t - level.signal * x_0) / level.noise

@@ -1,48 +1,55 @@
-"""What the variance-preserving processes share: their levels, the way up, and how they ask the network."""
+"""What the processes share: their levels, the way up, and how they ask the network."""
 
-import math
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from diffusions.prediction import PREDICTIONS, Prediction, interpret, split_variance, to_eps
-from diffusions.schedule import NoiseSchedule
+from diffusions.prediction import PREDICTIONS, Prediction, interpret, split_variance, to_eps, to_x_0
+from diffusions.schedule import CLEAN, Schedule
 
 Model = Callable[[Tensor, Tensor], Tensor]
-"""A network: (x_t [B, C, ...], training timesteps int64 [B]) -> [B, C or 2C, ...]."""
+"""A network: (x_t [B, C, ...], timesteps int64 [B] or sigmas [B]) -> [B, C or 2C, ...]."""
 Noise = Callable[[], Tensor]
 """Returns the next standard normal noise of the batch, [B, C, ...]."""
+Gradient = Callable[[Tensor, Tensor], Tensor]
+"""(x_t [B, C, ...], what the network is told [B]) -> gradient of a log-likelihood, shape of x_t."""
+Step = Callable[[Tensor, int, int], Tensor]
+"""Moves a state [B, C, ...] from one level to another."""
 
 
-class VPProcess:
-    """Levels 0 ... K of a respaced process: x_k = sqrt(A_k) x_0 + sqrt(1 - A_k) eps.
+class Process:
+    """Levels 0 ... K of a respaced process: x_k = signal_k x_0 + noise_k eps.
 
-    Level 0 is the clean image (A_0 = 1); level k is training timestep timesteps[k - 1].
+    Level 0 is the clean image (signal 1, noise 0); level k is training timestep timesteps[k - 1].
     """
 
-    def __init__(
-        self, schedule: NoiseSchedule, timesteps: Sequence[int], prediction: str, clip_denoised: bool
-    ):
+    def __init__(self, schedule: Schedule, timesteps: Sequence[int], prediction: str, clip_denoised: bool):
         """
         Args:
             schedule: What the network was trained with, T timesteps.
             timesteps: The K that are kept, strictly increasing, from 0 to T - 1; see `respace`.
-            prediction: What the network's output means: eps, x0 or v.
+            prediction: What the network's output means: eps, x0, v or score.
             clip_denoised: Clip the predicted x_0 to [-1, 1] on every step down.
 
         Raises:
-            ValueError: Timesteps out of order or out of range, or an unknown prediction.
+            ValueError: Timesteps out of order or out of range, or an unknown or impossible prediction.
         """
         if prediction not in PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}, choose one of {', '.join(PREDICTIONS)}")
         self.timesteps = _checked(timesteps, schedule.num_timesteps)
-        self.alphas_cumprod = (1.0, *schedule.alphas_cumprod[list(self.timesteps)].tolist())
-        """A_k of levels 0 to K, float64 as Python floats: cast only where they meet the state."""
+        self.levels = (CLEAN, *schedule.levels(self.timesteps))
+        """Level 0 to K, float64 as Python floats: cast only where they meet the state."""
+        if prediction == "v" and any(abs(a**2 + s**2 - 1) > 1e-6 for a, s, _ in self.levels):
+            raise ValueError("prediction v needs a schedule that preserves the variance, not a VE one")
         self.num_timesteps = schedule.num_timesteps
         self.prediction = prediction
         self.clip_denoised = clip_denoised
+        self.gradient: Gradient | None = None
 
     @property
     def num_steps(self) -> int:
@@ -79,25 +86,55 @@ class VPProcess:
         return min(range(1, self.num_steps + 1), key=lambda k: abs(self.timesteps[k - 1] + 1 - wanted))
 
     def sigma(self, level: int) -> float:
-        """Return the noise in units of the signal, sqrt(1 / A_k - 1), from 0 at level 0."""
+        """Return the noise in units of the signal, for VP sqrt(1 / A_k - 1), from 0 at level 0."""
         self.check_level(level, lowest=0)
-        return math.sqrt(1 / self.alphas_cumprod[level] - 1)
+        return self.levels[level].noise / self.levels[level].signal
+
+    def guided(self, gradient: Gradient | None) -> Self:
+        """Return this process with its steps down leaning along a gradient (Dhariwal & Nichol 2021)."""
+        process = copy(self)
+        process.gradient = gradient
+        return process
+
+    def fresh_share(self, source: int, target: int) -> float:
+        """Return how much of a level's noise, as variance, is not in a lower one: 1 - (sigma_k / sigma_j)^2."""
+        return 1 - self.kept_share(source, target)
+
+    def kept_share(self, source: int, target: int) -> float:
+        """Return how much of a level's noise, as variance, is in a lower one too: (sigma_k / sigma_j)^2."""
+        return (self.sigma(target) / self.sigma(source)) ** 2
+
+    def start(self, model: Model, noise: Noise | None = None) -> Step:
+        """Begin a walk over the levels; what a solver remembers of its last steps lives in the walk.
+
+        Args:
+            model: The network.
+            noise: Source of the noise that the steps draw.
+
+        Returns:
+            (x_t, source level, target level) -> state of the target level.
+        """
+        return partial(self.step, model, noise=noise)
+
+    def step(self, model: Model, x_t: Tensor, source: int, target: int, noise: Noise | None = None) -> Tensor:
+        """Move a state from one level to another."""
+        raise NotImplementedError(f"{type(self).__name__} has no step of its own; use start")
 
     def diffuse(self, x_0: Tensor, level: int, noise: Tensor) -> Tensor:
-        """Noise an image up to a level, sqrt(A_k) x_0 + sqrt(1 - A_k) noise (Ho et al. 2020, eq. 4).
+        """Noise an image up to a level, signal_k x_0 + noise_k z (Ho et al. 2020, eq. 4).
 
         Args:
             x_0: Images, shape [B, C, ...], range [-1, 1].
             level: From 0, which returns x_0, to K.
-            noise: Standard normal, shape of x_0.
+            noise: z, standard normal, shape of x_0.
 
         Returns:
             x_k, shape of x_0, at least float32.
         """
         self.check_level(level, lowest=0)
         x_0 = as_state(x_0)
-        alpha_cumprod = self.alphas_cumprod[level]
-        return math.sqrt(alpha_cumprod) * x_0 + math.sqrt(1 - alpha_cumprod) * noise.to(x_0.dtype)
+        here = self.levels[level]
+        return here.signal * x_0 + here.noise * noise.to(x_0.dtype)
 
     def predict(self, model: Model, x_t: Tensor, level: int, clip: bool) -> Prediction:
         """Ask the network, once, for the x_0 and the eps in a state of some level.
@@ -112,13 +149,31 @@ class VPProcess:
             x_0, eps and perhaps a variance, in the dtype of x_t.
         """
         self.check_level(level)
-        t = torch.full((len(x_t),), self.timesteps[level - 1], dtype=torch.int64, device=x_t.device)
-        output, variance = split_variance(model(x_t, t).to(x_t.dtype), x_t.shape[1])
-        x_0, eps = interpret(output, x_t, self.alphas_cumprod[level], self.prediction)
+        here = self.levels[level]
+        output, variance = split_variance(model(x_t, self.condition(x_t, level)).to(x_t.dtype), x_t.shape[1])
+        x_0, eps = interpret(output, x_t, here, self.prediction)
         if clip:
             x_0 = x_0.clamp(-1, 1)
-            eps = to_eps(x_0, x_t, self.alphas_cumprod[level])
+            eps = to_eps(x_0, x_t, here)
         return Prediction(x_0, eps, variance)
+
+    def predict_guided(self, model: Model, x_t: Tensor, level: int) -> Prediction:
+        """Do as `predict`, clipped where the process clips, then lean: eps - noise * gradient.
+
+        Dhariwal & Nichol 2021, algorithm 2; the x_0 that belongs to this eps is not clipped again.
+        """
+        prediction = self.predict(model, x_t, level, self.clip_denoised)
+        if self.gradient is None:
+            return prediction
+        here = self.levels[level]
+        eps = prediction.eps - here.noise * self.gradient(x_t, self.condition(x_t, level)).to(x_t.dtype)
+        return Prediction(to_x_0(eps, x_t, here), eps, prediction.variance)
+
+    def condition(self, x_t: Tensor, level: int) -> Tensor:
+        """Return what the network is told at a level: timesteps int64, or sigmas, shape [B]."""
+        told = self.levels[level].condition
+        dtype = torch.int64 if isinstance(told, int) else x_t.dtype
+        return torch.full((len(x_t),), told, dtype=dtype, device=x_t.device)
 
 
 def as_state(x: Tensor) -> Tensor:

@@ -1,10 +1,35 @@
-"""Beta tables, the noise that a network was trained with, as NoiseSchedule."""
+"""The noise that a network was trained with: levels, and the beta tables of NoiseSchedule."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Level(NamedTuple):
+    """One level of a process, where x = signal x_0 + noise eps."""
+
+    signal: float
+    noise: float
+    condition: int | float
+    """What the network is told: a training timestep, or sigma."""
+
+
+CLEAN = Level(1.0, 0.0, 0)
+
+
+class Schedule(Protocol):
+    """What a process needs of the noise that a network was trained with."""
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of timesteps."""
+
+    def levels(self, timesteps: Sequence[int]) -> list[Level]:
+        """Return the levels of some timesteps, each from 0 to T - 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +61,11 @@ class NoiseSchedule:
     def alphas_cumprod(self) -> Tensor:
         """prod_{s <= t} (1 - beta_s) (Ho et al. 2020, eq. 4); float64, shape [T], decreasing from below 1."""
         return (1 - self.betas).cumprod(dim=0)
+
+    def levels(self, timesteps: Sequence[int]) -> list[Level]:
+        """Return the levels of some timesteps, variance preserving: signal^2 + noise^2 = 1."""
+        kept = zip(timesteps, self.alphas_cumprod[list(timesteps)].tolist(), strict=True)
+        return [Level(math.sqrt(alpha), math.sqrt(1 - alpha), t) for t, alpha in kept]
 
 
 def make_schedule(

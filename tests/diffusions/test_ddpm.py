@@ -145,7 +145,7 @@ def test_tables_of_a_respaced_chain(kind, T, spec):
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     small = process["fixed_small"]
     tables = {
-        "alphas_cumprod": small.alphas_cumprod[1:],
+        "alphas_cumprod": [level.signal**2 for level in small.levels[1:]],
         "posterior_variance": [small.variance(k) for k in levels],
         "fixed_large_variance": [process["fixed_large"].variance(k) for k in levels],
         "posterior_mean_coef1": [small.posterior_mean(one, zero, k).item() for k in levels],

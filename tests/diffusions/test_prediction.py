@@ -8,14 +8,24 @@ from golden_samplers import ddpm_schedule, gaussian
 
 from diffusions import DDIM, DDPM
 from diffusions.prediction import interpret, split_variance, to_eps, to_x_0
+from diffusions.schedule import Level
 
-FORMS = ["eps", "x0", "v"]
+FORMS = ["eps", "x0", "v", "score"]
+
+
+def vp_level(A):
+    return Level(math.sqrt(A), math.sqrt(1 - A), 7)
 
 
 def parts(A, generator=None):
     x_0, eps = torch.randn(2, 4, 3, 2, 2, generator=generator, dtype=torch.float64)
     x_t = math.sqrt(A) * x_0 + math.sqrt(1 - A) * eps
-    outputs = {"eps": eps, "x0": x_0, "v": math.sqrt(A) * eps - math.sqrt(1 - A) * x_0}
+    outputs = {
+        "eps": eps,
+        "x0": x_0,
+        "v": math.sqrt(A) * eps - math.sqrt(1 - A) * x_0,
+        "score": -eps / math.sqrt(1 - A),
+    }
     return x_0, eps, x_t, outputs
 
 
@@ -23,15 +33,15 @@ def parts(A, generator=None):
 @pytest.mark.parametrize("A", [0.9999, 0.5, 0.01])
 def test_every_form_gives_both_parts_back(form, A):
     x_0, eps, x_t, outputs = parts(A, torch.Generator().manual_seed(0))
-    found = interpret(outputs[form], x_t, A, form)
+    found = interpret(outputs[form], x_t, vp_level(A), form)
     torch.testing.assert_close(found, (x_0, eps), rtol=0, atol=1e-12)
-    torch.testing.assert_close(to_x_0(eps, x_t, A), x_0, rtol=0, atol=1e-12)
-    torch.testing.assert_close(to_eps(x_0, x_t, A), eps, rtol=0, atol=1e-12)
+    torch.testing.assert_close(to_x_0(eps, x_t, vp_level(A)), x_0, rtol=0, atol=1e-12)
+    torch.testing.assert_close(to_eps(x_0, x_t, vp_level(A)), eps, rtol=0, atol=1e-12)
 
 
 def test_v_by_hand():
     """A = 0.64: sqrt(A) = 0.8, sqrt(1 - A) = 0.6."""
-    x_0, eps = interpret(torch.tensor([[2.0]]), torch.tensor([[1.0]]), 0.64, "v")
+    x_0, eps = interpret(torch.tensor([[2.0]]), torch.tensor([[1.0]]), vp_level(0.64), "v")
     torch.testing.assert_close((x_0, eps), (torch.tensor([[-0.4]]), torch.tensor([[2.2]])))
 
 
@@ -39,7 +49,7 @@ def test_v_and_x0_stay_accurate_in_float32_where_hardly_any_signal_is_left():
     A = 1e-8  # from eps, x_0 would be off by 1e-7 / sqrt(A) = 1e-3
     x_0, _, x_t, outputs = parts(A, torch.Generator().manual_seed(1))
     for form in ("x0", "v"):
-        found, _ = interpret(outputs[form].float(), x_t.float(), A, form)
+        found, _ = interpret(outputs[form].float(), x_t.float(), vp_level(A), form)
         torch.testing.assert_close(found.double(), x_0, rtol=0, atol=1e-6)
 
 
@@ -51,13 +61,13 @@ def test_clipping_derives_eps_from_the_clipped_x_0():
     clipped = process.predict(lambda x, t: 0.5 * x, x_t, 4, clip=True)
     assert free.x_0[0, 0] > 1
     assert torch.equal(clipped.x_0, free.x_0.clamp(-1, 1))
-    A = process.alphas_cumprod[4]
-    torch.testing.assert_close(math.sqrt(A) * clipped.x_0 + math.sqrt(1 - A) * clipped.eps, x_t)
+    signal, noise, _ = process.levels[4]
+    torch.testing.assert_close(signal * clipped.x_0 + noise * clipped.eps, x_t)
     assert torch.equal(free.eps, 0.5 * x_t)
     torch.testing.assert_close(clipped.eps[0, 2], free.eps[0, 2])
 
 
-@pytest.mark.parametrize("form", ["x0", "v"])
+@pytest.mark.parametrize("form", ["x0", "v", "score"])
 @pytest.mark.parametrize("method", [DDPM, DDIM])
 def test_the_forms_of_one_network_take_the_same_steps(method, form):
     """Also on the way up, where state and timestep belong to different levels."""
@@ -73,7 +83,8 @@ def test_the_forms_of_one_network_take_the_same_steps(method, form):
             A = schedule.alphas_cumprod[t].view(-1, 1)
             eps = eps_model(x_t, t)
             x_0 = (x_t - (1 - A).sqrt() * eps) / A.sqrt()
-            return {"x0": x_0, "v": A.sqrt() * eps - (1 - A).sqrt() * x_0}[form]
+            outputs = {"x0": x_0, "v": A.sqrt() * eps - (1 - A).sqrt() * x_0, "score": -eps / (1 - A).sqrt()}
+            return outputs[form]
 
         expected = eps_process.step(eps_model, x, source, target, lambda: torch.ones_like(x))
         actual = other.step(model, x, source, target, lambda: torch.ones_like(x))
@@ -96,7 +107,7 @@ def test_odd_channels_are_refused():
 
 
 def test_unknown_prediction_is_refused():
-    with pytest.raises(ValueError, match="unknown prediction 'epsilon', choose one of eps, x0, v"):
+    with pytest.raises(ValueError, match="unknown prediction 'epsilon', choose one of eps, x0, v, score"):
         DDPM(ddpm_schedule("linear", 4), range(4), "epsilon")
 
 

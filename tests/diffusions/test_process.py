@@ -19,11 +19,13 @@ def test_levels():
     process = small_process()
     assert process.num_steps == 5
     assert process.timesteps == (0, 25, 50, 74, 99)
-    assert process.alphas_cumprod[0] == 1
     table = ddpm_schedule("linear", 100).alphas_cumprod
-    assert list(process.alphas_cumprod[1:]) == table[[0, 25, 50, 74, 99]].tolist()
+    A = table[[0, 25, 50, 74, 99]]
+    assert [level.signal for level in process.levels] == [1, *A.sqrt().tolist()]
+    assert [level.noise for level in process.levels] == [0, *(1 - A).sqrt().tolist()]
+    assert [level.condition for level in process.levels[1:]] == [0, 25, 50, 74, 99]
     assert process.sigma(0) == 0
-    assert process.sigma(5) == math.sqrt(1 / float(table[99]) - 1)
+    assert process.sigma(5) == pytest.approx(math.sqrt(1 / float(table[99]) - 1), rel=1e-14)
 
 
 @pytest.mark.parametrize(("t0", "sigma"), [(0.3, 1.23), (0.4, 2.03), (0.5, 3.42), (0.6, 6.14)])
@@ -95,7 +97,7 @@ def test_coefficients_are_not_rounded_to_float32():
     A = [1.0, *(1 - torch.linspace(1e-4, 0.02, 100).double()).cumprod(0)[[0, 25, 50, 74, 99]].tolist()]
     x = torch.ones(1, 1, dtype=torch.float64)
     moved = process.step(lambda x, t: torch.zeros_like(x), x, 4, 3).item()
-    assert moved == pytest.approx(math.sqrt(process.alphas_cumprod[3] / process.alphas_cumprod[4]), rel=1e-15)
+    assert moved == pytest.approx(process.levels[3].signal / process.levels[4].signal, rel=1e-15)
     assert moved != pytest.approx(math.sqrt(A[3] / A[4]), rel=1e-12)  # the same from float32 betas
 
 

@@ -1,0 +1,58 @@
+"""Guidance: networks made to lean further towards a class."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffusions.prediction import split_variance
+from diffusions.process import Model
+
+
+def classifier_free(conditional: Model, unconditional: Model, scale: float) -> Model:
+    """Extrapolate from one network's prediction to another's (Ho & Salimans 2022, arXiv:2207.12598).
+
+    (1 - scale) unconditional + scale conditional, the same in every form of prediction. Their w is
+    scale - 1. A learned variance stays that of the conditional network.
+
+    Args:
+        conditional: The network with the class.
+        unconditional: The network without it.
+        scale: 1 for the conditional network alone, more for a stronger lean.
+
+    Returns:
+        A network that calls both.
+    """
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        towards, variance = split_variance(conditional(x_t, t), x_t.shape[1])
+        away, _ = split_variance(unconditional(x_t, t), x_t.shape[1])
+        guided = torch.lerp(away, towards, scale)
+        return guided if variance is None else torch.cat([guided, variance], dim=1)
+
+    return model
+
+
+def classifier_gradient(
+    classifier: Callable[[Tensor, Tensor], Tensor], label: int, scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return scale * grad log p(label | x_t) as a function of x_t and t (Dhariwal & Nichol 2021).
+
+    A process takes it by `Process.guided`.
+
+    Args:
+        classifier: (x_t [B, C, ...], t [B]) -> logits [B, classes], trained on noised images.
+        label: The class to lean to.
+        scale: How strongly.
+
+    Returns:
+        (x_t, t) -> gradient, shape of x_t; works in inference mode too.
+    """
+
+    def gradient(x_t: Tensor, t: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x_t.detach().clone().requires_grad_()
+            log_probability = classifier(x, t.clone()).log_softmax(dim=1)[:, label]
+            return scale * torch.autograd.grad(log_probability.sum(), x)[0]
+
+    return gradient
