@@ -6,6 +6,7 @@ from torch import nn
 
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
+from models.ncsnpp import NCSNPP, NCSNPPConfig
 from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
 
 __all__ = ["CONFIG_CLASSES", "MODELS", "build_model"]
@@ -14,6 +15,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm": (ADMConfig, ADM),
     "adm_classifier": (ADMClassifierConfig, ADMClassifier),
     "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
+    "ncsnpp": (NCSNPPConfig, NCSNPP),
     "xyf_unet": (XyfUNetConfig, XyfUNet),
     "xyf_adagn": (XyfAdaGNUNetConfig, XyfAdaGNUNet),
 }

@@ -31,9 +31,8 @@ def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     for module in network.modules():
         if isinstance(module, UpConv2d):
             module.fuse()
-    for name, child in network.named_children():
-        if name not in network.float32_modules:
-            for module in child.modules():
-                if isinstance(module, _ConvNd | nn.Linear):
-                    module.to(dtype)
+    kept = tuple(f"{name}." for name in network.float32_modules)
+    for name, module in network.named_modules():
+        if isinstance(module, _ConvNd | nn.Linear) and not f"{name}.".startswith(kept):
+            module.to(dtype)
     return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)

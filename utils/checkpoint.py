@@ -19,8 +19,9 @@ def load_weights(path: Path, expected: Mapping[str, torch.Size]) -> dict[str, Te
     """Read a checkpoint that must fit a network exactly.
 
     Accepts a flat state dict and the wrappings that the published files use: an exponential moving
-    average under ema.shadow (preferred where present; a dict, or a list in parameter order),
-    'state_dict', 'model', and keys that begin with 'module.'.
+    average under ema.shadow or ema.shadow_params (preferred where present; a dict, or a list in
+    parameter order), 'state_dict', 'model', and keys that begin with 'module.'. What a list leaves out,
+    such as frozen parameters and buffers, comes from the 'model' beside it.
 
     Args:
         path: A .safetensors file, or a file of torch.save (read with weights_only=True).
@@ -77,19 +78,44 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _unwrap(path: Path, content: Any, expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    for key in ("ema", "state_dict", "model", "shadow"):
+    beside = content.get("model") if isinstance(content, dict) else None
+    for key in ("ema", "state_dict", "model", "shadow", "shadow_params"):
         if isinstance(content, dict) and isinstance(content.get(key), dict | list):
             content = content[key]
     if isinstance(content, list):
-        if len(content) != len(expected):
-            raise ValueError(
-                f"{path}: holds a list of {len(content)} tensors, the config's network has {len(expected)}; "
-                "give the config that these weights were trained with"
-            )
-        content = dict(zip(expected, content, strict=True))
+        listed = dict(zip(_listed_names(path, content, expected), content, strict=True))
+        content = {**_without_prefix(beside), **listed} if isinstance(beside, dict) else listed
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path}: holds no state dict; found {_outline(content)}")
-    return {str(key).removeprefix("module."): tensor for key, tensor in content.items()}
+    return _without_prefix(content)
+
+
+def _without_prefix(state: dict) -> dict[str, Any]:
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _listed_names(path: Path, tensors: list, expected: Mapping[str, torch.Size]) -> list[str]:
+    """Name a list's tensors, which are the network's in order, some of them perhaps left out."""
+    names = list(expected)
+    if len(tensors) == len(names):
+        return names
+    shapes = [getattr(tensor, "shape", None) for tensor in tensors]
+    first = _match_in_order(names, shapes, expected)
+    last = _match_in_order(names[::-1], shapes[::-1], expected)[::-1]
+    if first == last and None not in first:  # no other way lies between the two
+        return first
+    ways = "in no way" if None in first else "in several ways"
+    raise ValueError(
+        f"{path}: holds a list of {len(tensors)} tensors without names, which fits the {len(names)} of the "
+        f"config's network {ways}; give the config that these weights were trained with, or a file with names"
+    )
+
+
+def _match_in_order(
+    names: list[str], shapes: list[torch.Size | None], expected: Mapping[str, torch.Size]
+) -> list[str | None]:
+    remaining = iter(names)
+    return [next((name for name in remaining if expected[name] == shape), None) for shape in shapes]
 
 
 def _outline(content: Any) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models import build_model
 from models.adm import ADMClassifierConfig, ADMConfig
 from models.ddpm_unet import DDPMUNetConfig
+from models.ncsnpp import NCSNPPConfig
 from models.xyf_unet import XyfAdaGNUNetConfig, XyfUNetConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "unet"
@@ -29,9 +30,9 @@ class GoldenNet:
     num_inputs: int
 
     def inputs(self, i: int, dtype: torch.dtype) -> list[Tensor]:
-        """Return x, t and, where there is one, y."""
-        tensors = [self.tensors[f"in{i}.x"].to(dtype), self.tensors[f"in{i}.t"]]
-        return tensors + ([self.tensors[f"in{i}.y"]] if f"in{i}.y" in self.tensors else [])
+        """Return x, t or sigma and, where there is one, y."""
+        names = [f"in{i}.{name}" for name in ("t", "sigma", "y")]
+        return [self.tensors[f"in{i}.x"].to(dtype)] + [self.tensors[n] for n in names if n in self.tensors]
 
     def build(self, config: Any) -> nn.Module:
         """Build on the meta device and load strictly, as the commands do."""
@@ -48,10 +49,18 @@ class GoldenNet:
             for i in range(self.num_inputs):
                 with torch.no_grad():
                     out = network(*self.inputs(i, dtype))
-                expected = self.tensors[f"out.{variant}.{i}.{recorded}"]
-                assert (out.dtype, out.shape) == (dtype, expected.shape)
-                errors.append(float((out - expected).abs().max()))
+                assert out.dtype == dtype
+                errors.append(self.error(out, variant, i, recorded))
         return max(errors)
+
+    def error(self, out: Tensor, variant: str, i: int, recorded: str) -> float:
+        """Return the largest difference from a recorded output, before any division by sigma."""
+        expected = self.tensors[f"out.{variant}.{i}.{recorded}"]
+        assert out.shape == expected.shape
+        difference = out - expected
+        if self.configs[variant].get("scale_by_sigma"):
+            difference = difference * self.tensors[f"in{i}.sigma"][:, None, None, None]
+        return float(difference.abs().max())
 
 
 def load(case: str) -> GoldenNet:
@@ -95,6 +104,29 @@ def ddpm_config(raw: dict) -> DDPMUNetConfig:
         attention_resolutions=tuple(raw["attn_resolutions"]),
         dropout=raw["dropout"],
         conv_resample=raw["resamp_with_conv"],
+    )
+
+
+def ncsnpp_config(raw: dict) -> NCSNPPConfig:
+    """Translate score_sde's arguments, all of a config's data and model sections in one."""
+    assert (raw["resblock_type"], raw["progressive_combine"]) == ("biggan", "sum")
+    assert (raw["embedding_type"], raw["fir_kernel"]) == ("fourier", [1, 3, 3, 1])
+    return NCSNPPConfig(
+        image_size=raw["image_size"],
+        in_channels=raw["num_channels"],
+        out_channels=raw["num_channels"],
+        model_channels=raw["nf"],
+        channel_mult=tuple(raw["ch_mult"]),
+        num_res_blocks=raw["num_res_blocks"],
+        attention_resolutions=tuple(raw["attn_resolutions"]),
+        dropout=raw["dropout"],
+        progressive=raw["progressive"],
+        progressive_input=raw["progressive_input"],
+        fir=raw["fir"],
+        skip_rescale=raw["skip_rescale"],
+        centered=raw["centered"],
+        scale_by_sigma=raw["scale_by_sigma"],
+        num_scales=raw["num_scales"],
     )
 
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 import yaml
 
-from models import MODELS, build_model
+from models import CONFIG_CLASSES, MODELS, build_model
+from utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
     path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.yaml")
 )
 MANIFESTS = json.loads(gzip.decompress((ROOT / "tests/golden/manifests/state_dicts.json.gz").read_bytes()))
+VE = [name for name, facts in MANIFESTS["checkpoints"].items() if facts["diffusion"].get("process") == "ve"]
 SAME_NETWORK = {
     "andreas128/RePaint/celeba256_250000": "openai/guided-diffusion/256x256_diffusion_uncond",
     "jychoi118/ilvr_adm/ffhq_10m": "jychoi118/ilvr_adm/afhqdog_p2",
@@ -36,10 +38,19 @@ def model_config(name: str):
 def tensors(name: str) -> list[list]:
     with torch.device("meta"):
         network = build_model(model_config(name))
-    assert not list(network.buffers())
     state = network.state_dict()
-    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
-    return [[key, list(tensor.shape)] for key, tensor in state.items()]
+    assert not any(tensor.is_meta for key, tensor in network.named_buffers() if key not in state)
+    return [
+        [key, list(tensor.shape)] + ([] if tensor.dtype == torch.float32 else [str(tensor.dtype)[6:]])
+        for key, tensor in state.items()
+    ]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_accepted_as_the_commands_read_it(name):
+    config = load_config(ROOT / "configs" / f"{name}.yaml", CONFIG_CLASSES)
+    assert config.model == model_config(name)
+    assert {key: getattr(config.diffusion, key) for key in read(name)["diffusion"]} == read(name)["diffusion"]
 
 
 @pytest.mark.parametrize("name", MANIFESTS["checkpoints"])
@@ -48,7 +59,14 @@ def test_keys_and_shapes_are_those_of_the_checkpoint_in_order(name):
     assert tensors(name) == MANIFESTS["state_dicts"][facts["state_dict"]]
 
 
-@pytest.mark.parametrize("name", MANIFESTS["checkpoints"])
+@pytest.mark.parametrize("name", VE)
+def test_noise_levels_are_those_of_the_training(name):
+    section = read(name)["diffusion"]
+    assert section == MANIFESTS["checkpoints"][name]["diffusion"]
+    assert section["num_timesteps"] == model_config(name).num_scales
+
+
+@pytest.mark.parametrize("name", [name for name in MANIFESTS["checkpoints"] if name not in VE])
 def test_diffusion_is_that_of_the_training(name):
     section, recorded = read(name)["diffusion"], MANIFESTS["checkpoints"][name]["diffusion"]
     assert section["prediction"] == "eps"
@@ -75,9 +93,10 @@ def test_sections_are_complete_and_agree(name):
     raw, config = read(name), model_config(name)
     assert set(raw) <= {"model", "diffusion", "classes", "null_class"}
     if raw["model"]["name"] != "adm_classifier":
-        learned = raw["diffusion"]["var_type"] == "learned_range"
+        learned = name not in VE and raw["diffusion"]["var_type"] == "learned_range"
         assert config.out_channels == config.in_channels * (2 if learned else 1)
-    assert ("beta_start" in raw["diffusion"]) == (raw["diffusion"]["schedule"] != "cosine")
+    if name not in VE:
+        assert ("beta_start" in raw["diffusion"]) == (raw["diffusion"]["schedule"] != "cosine")
     sizes = {config.image_size >> level for level in range(len(config.channel_mult))}
     assert set(config.attention_resolutions) <= sizes
     if "classes" in raw:
@@ -102,7 +121,7 @@ def test_every_config_is_accounted_for():
 
 
 def test_names_of_the_networks():
-    assert list(MODELS) == ["adm", "adm_classifier", "ddpm_unet", "xyf_unet", "xyf_adagn"]
+    assert list(MODELS) == ["adm", "adm_classifier", "ddpm_unet", "ncsnpp", "xyf_unet", "xyf_adagn"]
     for config_class, _ in MODELS.values():
         fields = {field.name for field in dataclasses.fields(config_class)}
         assert {"image_size", "in_channels", "out_channels"} <= fields
