@@ -31,26 +31,28 @@ def main(argv: list[str] | None = None) -> int:
         options.check_paths(args)
 
         from diffusions import DDIM, decode, encode  # torch: only once the paths are known to be good
-        from utils import assemble, launch
+        from utils import assemble, inputs, launch, results
         from utils.config import class_index
 
-        config = assemble.read_config(args)
-        schedule, timesteps = assemble.read_schedule(args, config, default_steps=_STEPS)
-        process = DDIM(schedule, timesteps, config.diffusion.prediction)
+        config = assemble.read_config(args.config, args.overrides)
+        trained = assemble.read_trained(config)
+        timesteps = assemble.read_timesteps(args, config, default_steps=_STEPS)
+        process = DDIM(trained.schedule, timesteps, trained.prediction)
         source, target = (class_index(config, label) for label in (args.class_A, args.class_B))
-        files = assemble.find_files(args)
+        names = assemble.find_inputs(args)
+        reader = inputs.Inputs(args.input_dir, config.model.image_size, config.model.in_channels, args.fit)
         calls = 2 * process.num_steps
-        if timesteps[-1] + 1 < 0.9 * schedule.num_timesteps:
+        if timesteps[-1] + 1 < 0.9 * process.num_timesteps:
             print(
-                f"note: the last level is timestep {timesteps[-1]} of {schedule.num_timesteps}, not pure "
+                f"note: the last level is timestep {timesteps[-1]} of {process.num_timesteps}, not pure "
                 "noise, so the latent keeps part of the image; see docs/DDIB.md",
                 file=sys.stderr,
             )
         if args.dry_run:
             print(
-                f"{len(files.names)} images at {config.model.image_size}x{config.model.image_size}, "
+                f"{len(names)} images at {config.model.image_size}x{config.model.image_size}, "
                 f"class {source} to class {target}\n"
-                f"{process.num_steps} levels up to timestep {timesteps[-1]} of {schedule.num_timesteps}, "
+                f"{process.num_steps} levels up to timestep {timesteps[-1]} of {process.num_timesteps}, "
                 f"sigma {process.sigma(process.num_steps):.4g}\n"
                 f"{calls} network evaluations an image"
             )
@@ -58,22 +60,14 @@ def main(argv: list[str] | None = None) -> int:
         place = launch.start(args.cpu, args.precision)
         network = assemble.load_network(config, args.weights, place)
 
-    def sample(counted, names, image):
-        latent = encode(process, assemble.bind_class(counted, source), image)
-        return decode(process, assemble.bind_class(counted, target), latent), latent
+    def translate(items, tensors):
+        latent = encode(process, network.model(source), tensors["image"])
+        images = decode(process, network.model(target), latent)
+        return [[results.Result(*row)] for row in zip(images, latent, strict=True)]
 
-    parameters = {
-        "method": "DDIB",
-        "config": args.config.name,
-        "weights": args.weights.name,
-        "class_A": source,
-        "class_B": target,
-        "seed": args.seed,
-        "timesteps": len(timesteps),
-        "respace_type": args.respace_type,
-        "fit": args.fit,
-    }
-    code = assemble.run(args, config, place, files, network, sample, calls, parameters)
+    parameters = {"method": "DDIB", "class_A": source, "class_B": target, "timesteps": len(timesteps)}
+    items = results.make_items(names)
+    code = assemble.run(args, place, items, reader, translate, [network.module], calls, parameters)
     launch.finish()
     return code
 

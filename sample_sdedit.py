@@ -5,9 +5,18 @@ See docs/SDEdit.md.
 """
 
 import argparse
+import math
 import sys
+from typing import TYPE_CHECKING
 
 from utils import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusions.process import Model, Process
+    from utils.job import Item
+    from utils.results import Result
 
 _SEED = "key of the noise: the same seed gives the same pictures"
 
@@ -16,25 +25,9 @@ def build_parser() -> options.StrictParser:
     """Return the command line."""
     parser = options.StrictParser(__doc__.splitlines()[0])
     options.add_common_options(parser, steps_help="all that were trained", seed_help=_SEED)
-    strength = parser.add_mutually_exclusive_group(required=True)
-    strength.add_argument(
-        "--edit_steps",
-        type=options.positive_int,
-        default=argparse.SUPPRESS,
-        help="respaced steps to noise and denoise, 1 (hardly a change) to all of them (a new image)",
-    )
-    strength.add_argument(
-        "--t0",
-        type=float,
-        default=argparse.SUPPRESS,
-        help="the same as a fraction of the process, above 0 to 1, whatever the respacing; try 0.3 to 0.6",
-    )
-    parser.add_argument(
-        "--var_type",
-        type=options.var_type,
-        choices=options.VAR_TYPES,
-        help="variance of a DDPM step (default: the config's)",
-    )
+    options.add_edit_options(parser)
+    options.add_mask_options(parser)
+    options.add_guidance_options(parser)
     return parser
 
 
@@ -44,56 +37,151 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with options.report_errors(parser):
         options.check_paths(args)
+        options.check_edit_options(args)
 
-        from diffusions import DDPM, edit  # torch: only once the paths are known to be good
-        from utils import assemble, launch
-        from utils.noise import ImageNoise
+        from utils import assemble, inputs, launch, results  # torch: only once the paths are good
 
-        config = assemble.read_config(args)
-        schedule, timesteps = assemble.read_schedule(args, config, default_steps=None)
-        var_type = assemble.choose_variance(args, config)
-        process = DDPM(schedule, timesteps, config.diffusion.prediction, var_type)
-        level = args.edit_steps if "edit_steps" in args else process.level_at(args.t0)
-        process.check_level(level)
-        files = assemble.find_files(args)
-        label = assemble.unconditional_label(config)
-        if var_type == "fixed_large" and process.num_steps < 500:
-            print(
-                "warning: fixed_large leaves noise in images at few steps, prefer fixed_small",
-                file=sys.stderr,
-            )
+        config = assemble.read_config(args.config, args.overrides)
+        trained = assemble.read_trained(config)
+        timesteps = assemble.read_timesteps(args, config, default_steps=None)
+        process = assemble.make_process(args, config, trained, timesteps)
+        guidance = assemble.Guidance(args, config, args.class_label)
+        levels = choose_levels(args, process)
+        names = assemble.find_inputs(args, inputs.SUFFIXES)
+        reader = inputs.Inputs(
+            *(args.input_dir, config.model.image_size, config.model.in_channels, args.fit),
+            masks=inputs.find_masks(args, names),
+            strengths=inputs.Maps(args.strength_dir, args.save_dir) if args.strength_dir else None,
+        )
+        items = results.make_items(names, args.samples)
+        calls_a_level = args.repeats * (guidance.calls_per_step + (args.corrector_steps or 0))
+        warn(process)
         if args.dry_run:
-            print(
-                f"{len(files.names)} images at {config.model.image_size}x{config.model.image_size}\n"
-                f"level {level} of {process.num_steps}: timestep {process.timesteps[level - 1]} of "
-                f"{schedule.num_timesteps}, sigma {process.sigma(level):.4g}\n"
-                f"{level} network evaluations an image"
-            )
+            side = config.model.image_size
+            print(f"{len(names)} images at {side}x{side}, {len(items) * max(1, len(levels))} results")
+            print(*describe(args, process, levels, calls_a_level), sep="\n")
             return options.EXIT_DONE
         place = launch.start(args.cpu, args.precision)
         network = assemble.load_network(config, args.weights, place)
+        model, gradient, modules = guidance.load(network, place)
 
-    def sample(counted, names, guide):
-        def noise():
-            return ImageNoise(args.seed, names, guide.shape[1:], guide.device)
-
-        result = edit(process, assemble.bind_class(counted, label), guide, level, noise())
-        return result, process.diffuse(guide, level, noise()())  # the first noise that edit drew
-
+    editor = Editor(args, process.guided(gradient), model, levels)
     parameters = {
         "method": "SDEdit",
-        "config": args.config.name,
-        "weights": args.weights.name,
-        "seed": args.seed,
-        "var_type": var_type,
         "timesteps": len(timesteps),
-        "respace_type": args.respace_type,
-        "edit_steps": level,
-        "fit": args.fit,
+        "sampler": args.sampler,
+        "var_type": getattr(process, "var_type", None),
+        "repeats": args.repeats,
+        **guidance.parameters,
     }
-    code = assemble.run(args, config, place, files, network, sample, level, parameters)
+    calls = calls_a_level * (sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2))
+    code = assemble.run(args, place, items, reader, editor, modules, calls, parameters)
     launch.finish()
     return code
+
+
+def choose_levels(args: argparse.Namespace, process: "Process") -> dict[int, str]:
+    """Return the levels to edit from, each with the folder of its results; none with --auto_t0.
+
+    Raises:
+        ValueError: A level that the process does not have.
+    """
+    if "t0" in args:
+        levels = {process.level_at(t0): f"t0_{t0:g}" for t0 in args.t0}
+    else:
+        levels = {level: f"steps_{level}" for level in getattr(args, "edit_steps", [])}
+    for level in levels:
+        process.check_level(level)
+    return levels if len(levels) > 1 else dict.fromkeys(levels, "")
+
+
+def warn(process: "Process") -> None:
+    """Say when the variance of the steps will show in the results."""
+    preserving = process.levels[-1].signal < 1
+    if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:
+        print("warning: fixed_large leaves noise in images at few steps, prefer fixed_small", file=sys.stderr)
+
+
+def describe(
+    args: argparse.Namespace, process: "Process", levels: dict[int, str], calls_a_level: int
+) -> list[str]:
+    """Say what a run would do."""
+    if args.auto_t0:
+        return [f"up to level {process.num_steps}, as far as the difference stays within {args.faithfulness}"]
+    return [
+        f"level {level} of {process.num_steps}: timestep {process.timesteps[level - 1]} of "
+        f"{process.num_timesteps}, sigma {process.sigma(level):.4g}, "
+        f"{level * calls_a_level} network evaluations an image"
+        for level in levels
+    ]
+
+
+class Editor:
+    """The method on a batch."""
+
+    def __init__(self, args: argparse.Namespace, process: "Process", model: "Model", levels: dict[int, str]):
+        self.args, self.process, self.model, self.levels = args, process, model, levels
+
+    def __call__(self, items: list["Item"], tensors: dict[str, "Tensor"]) -> list[list["Result"]]:
+        """Edit a batch from every level, or from one that each image needs; return the results by item."""
+        if self.args.auto_t0:
+            return self._edit_within(items, tensors)
+        by_level = [self._edit_from(level, items, tensors) for level in self.levels]
+        return [list(row) for row in zip(*by_level, strict=True)]
+
+    def _noise(self, items: list["Item"], like: "Tensor"):
+        from utils.noise import ImageNoise
+
+        return ImageNoise(self.args.seed, [item.key for item in items], like.shape[1:], like.device)
+
+    def _edit(self, level: int, items: list["Item"], tensors: dict[str, "Tensor"]) -> "Tensor":
+        from diffusions import edit
+
+        guide = tensors["image"]
+        return edit(
+            *(self.process, self.model, guide, level, self._noise(items, guide)),
+            mask=tensors.get("mask"),
+            strength=tensors.get("strength"),
+            fixed_noise=self.args.mask_noise == "fixed",
+            repeats=self.args.repeats,
+        )
+
+    def _edit_from(self, level: int, items: list["Item"], tensors: dict[str, "Tensor"]) -> list["Result"]:
+        from utils.results import Result
+
+        guide, noised = tensors["image"], [None] * len(items)
+        if self.args.comparison:  # with the first noise that edit draws
+            noised = self.process.diffuse(guide, level, self._noise(items, guide)())
+        notes = self._notes(level)
+        edited = self._edit(level, items, tensors)
+        return [Result(x, z, self.levels[level], notes) for x, z in zip(edited, noised, strict=True)]
+
+    def _edit_within(self, items: list["Item"], tensors: dict[str, "Tensor"]) -> list[list["Result"]]:
+        from diffusions import distance, edit_within
+        from utils.results import Result
+
+        def edit_rows(rows, level):
+            part = {key: tensor[rows] for key, tensor in tensors.items()}
+            return self._edit(level, [items[row] for row in rows], part)
+
+        def distances(rows, edited):
+            mask = tensors.get("mask")
+            return distance(edited, tensors["image"][rows], None if mask is None else mask[rows])
+
+        limit, num_levels = self.args.faithfulness, self.process.num_steps
+        found = edit_within(edit_rows, distances, tensors["image"], num_levels, limit)
+        results = []
+        for item, edited, level, value in zip(items, *found, strict=True):
+            if level == 0:
+                problem = f"even 1 step goes further than --faithfulness {limit:g}; allow more"
+                results.append([Result(edited, problem=problem)])
+                continue
+            print(f"{item.target}: level {level} of {num_levels}, difference {value:.4f}", file=sys.stderr)
+            results.append([Result(edited, notes={**self._notes(level), "difference": round(value, 6)})])
+        return results
+
+    def _notes(self, level: int) -> dict[str, object]:
+        return {"edit_steps": level, "sigma": round(self.process.sigma(level), 6)}
 
 
 if __name__ == "__main__":

@@ -97,11 +97,11 @@ class Process:
         return process
 
     def fresh_share(self, source: int, target: int) -> float:
-        """Return how much of a level's noise, as variance, is not in a lower one: 1 - (sigma_k / sigma_j)^2."""
+        """Return the share of a level's noise variance that a lower one lacks: 1 - (sigma_k / sigma_j)^2."""
         return 1 - self.kept_share(source, target)
 
     def kept_share(self, source: int, target: int) -> float:
-        """Return how much of a level's noise, as variance, is in a lower one too: (sigma_k / sigma_j)^2."""
+        """Return the share of a level's noise variance that a lower one has too: (sigma_k / sigma_j)^2."""
         return (self.sigma(target) / self.sigma(source)) ** 2
 
     def start(self, model: Model, noise: Noise | None = None) -> Step:

@@ -36,7 +36,7 @@ def sample_fruits(save_dir: Path) -> None:
     for fruit in CLASSES:
         names = [f"{fruit}/{i}.png" for i in range(NUM_EACH)]
         draw = noise.ImageNoise(0, names, (3, config.model.image_size, config.model.image_size), place.device)
-        model = assemble.bind_class(network, class_index(config, fruit))
+        model = network.model(class_index(config, fruit))
         for name, x in zip(names, decode(process, model, draw()), strict=True):
             target = save_dir / name
             target.parent.mkdir(parents=True, exist_ok=True)

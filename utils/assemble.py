@@ -1,7 +1,6 @@
-"""What both commands share between their options and their loop: config, process, network, files."""
+"""What both commands share between their options and their loop: config, process, networks, files."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -11,78 +10,133 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffusions import NoiseSchedule, make_schedule, respace
+from diffusions import (
+    DDIM,
+    DDPM,
+    DPMSolver,
+    NoiseSchedule,
+    PredictorCorrector,
+    as_ve,
+    classifier_free,
+    classifier_gradient,
+    from_unit_range,
+    make_schedule,
+    make_ve_schedule,
+    respace,
+)
+from diffusions.process import Gradient, Model, Process
+from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
 from utils import images, job, options
 from utils.checkpoint import load_weights
-from utils.config import Config, load_config
+from utils.config import Config, class_index, load_config
+from utils.inputs import Inputs
 from utils.launch import Launch, Progress
+from utils.results import STRIPS, Result, Writer
 
-Model = Callable[[Tensor, Tensor], Tensor]
-Sampler = Callable[[Model, list[str], Tensor], list[Tensor]]
-"""(network, names, images [B, C, H, W]) -> result and latent, each [B, C, H, W]."""
+Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
+"""(items, their tensors [B, ...]) -> the results of each item."""
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """Read the config that the options name, with their overrides.
+@dataclass(frozen=True)
+class Trained:
+    """What a config says of the process that a network was trained on."""
+
+    schedule: Schedule
+    prediction: str
+    """What the network means once it is adapted."""
+    adapt: Callable[[Model], Model]
+    """Lets the network work on this schedule."""
+
+
+def read_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read the config of a network that predicts images.
 
     Raises:
         ValueError: The config is wrong, or is not that of an image-to-image network.
     """
-    config = load_config(args.config, CONFIG_CLASSES, args.overrides)
+    config = load_config(path, CONFIG_CLASSES, overrides)
     if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
-        raise ValueError(f"{args.config}: this network does not predict images; give the config of a UNet")
+        raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
     return config
 
 
-def read_schedule(
-    args: argparse.Namespace, config: Config, default_steps: int | None
-) -> tuple[NoiseSchedule, list[int]]:
-    """Build the trained schedule and choose the timesteps that the options keep.
+def read_trained(config: Config) -> Trained:
+    """Build the schedule that a network works on.
+
+    A VE schedule is in the units of images in [-1, 1], so its sigmas are twice the published ones.
+
+    Raises:
+        ValueError: The config's schedule is not possible.
+    """
+    diffusion = config.diffusion
+    if diffusion.process == "ve":
+        schedule = make_ve_schedule(2 * diffusion.sigma_min, 2 * diffusion.sigma_max, diffusion.num_timesteps)
+        if diffusion.prediction == "score":
+            return Trained(schedule, "score", from_unit_range)
+        vp = _vp_schedule(config)
+        return Trained(schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction))
+    return Trained(_vp_schedule(config), diffusion.prediction, lambda network: network)
+
+
+def _vp_schedule(config: Config) -> NoiseSchedule:
+    diffusion = config.diffusion
+    return make_schedule(
+        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
+    )
+
+
+def read_timesteps(args: argparse.Namespace, config: Config, default_steps: int | None) -> list[int]:
+    """Choose the timesteps that the options keep.
 
     Args:
+        args: The options.
+        config: Of the network.
         default_steps: How many to keep where neither --respace_steps nor the --respace_type itself
             says so; None for all.
 
     Raises:
-        ValueError: The config's schedule or the options' respacing is not possible.
+        ValueError: The respacing is not possible.
     """
-    diffusion = config.diffusion
-    schedule = make_schedule(
-        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
-    )
     counted = args.respace_type in options.RESPACE_TYPES and args.respace_type != "none"
     num_steps = args.respace_steps or (default_steps if counted else None)
-    return schedule, respace(args.respace_type, diffusion.num_timesteps, num_steps)
+    return respace(args.respace_type, config.diffusion.num_timesteps, num_steps)
 
 
-def choose_variance(args: argparse.Namespace, config: Config) -> str:
-    """Return the variance of a DDPM step: the options', else the config's.
+def make_process(args: argparse.Namespace, config: Config, trained: Trained, timesteps: list[int]) -> Process:
+    """Build the sampler that the options name.
 
     Raises:
-        ValueError: The network has not learned its variance, but that was asked for.
+        ValueError: Options that do not go together, or with this network.
     """
+    clip = trained.prediction != "score"  # as it was published
+    given = (trained.schedule, timesteps, trained.prediction)
+    if args.sampler != "ddpm":
+        if args.var_type or args.corrector_steps:
+            raise ValueError("--var_type and --corrector_steps: only for --sampler ddpm")
+        if args.sampler == "ddim":
+            return DDIM(*given, clip_denoised=clip)
+        return DPMSolver(*given, stochastic=args.sampler == "sde-dpm-solver++", clip_denoised=clip)
+    var_type = _choose_variance(args, config)
+    if not args.corrector_steps:
+        return DDPM(*given, var_type, clip)
+    if config.diffusion.process != "ve":
+        raise ValueError("--corrector_steps: only for a config whose process is ve")
+    return PredictorCorrector(*given, var_type, clip, corrector_steps=args.corrector_steps, snr=args.snr)
+
+
+def _choose_variance(args: argparse.Namespace, config: Config) -> str:
     var_type = args.var_type or options.var_type(config.diffusion.var_type)
-    if var_type == "learned_range" and config.model.out_channels == config.model.in_channels:
-        raise ValueError(
-            f"var_type learned_range: this network has {config.model.out_channels} output channels, none for "
-            "its variance; use fixed_small or fixed_large"
-        )
+    if var_type == "learned_range":
+        if config.diffusion.process == "ve":
+            raise ValueError("var_type learned_range: not for a ve process; use fixed_small or fixed_large")
+        if config.model.out_channels == config.model.in_channels:
+            raise ValueError(
+                f"var_type learned_range: this network has {config.model.out_channels} output channels, none "
+                "for its variance; use fixed_small or fixed_large"
+            )
     return var_type
-
-
-def load_network(config: Config, weights: Path, launch: Launch) -> nn.Module:
-    """Build the network, fill it with published weights, and move it to the device, ready to predict.
-
-    Raises:
-        ValueError: The weights are broken, unsafe, or those of another network.
-    """
-    with torch.device("meta"):
-        network = build_model(config.model)
-    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    network.load_state_dict(load_weights(weights, expected), strict=True, assign=True)
-    return cast_network(network.to(launch.device), launch.dtype)
 
 
 def unconditional_label(config: Config) -> int | None:
@@ -98,100 +152,237 @@ def unconditional_label(config: Config) -> int | None:
         return None
     raise ValueError(
         f"this network always needs one of its {model.num_classes} classes, its config names no "
-        "null_class; give the config and weights of an unconditional network"
+        "null_class; name a class, or give the config and weights of an unconditional network"
     )
 
 
+@dataclass(frozen=True)
+class Network:
+    """A network on its device, ready to predict."""
+
+    config: Config
+    module: nn.Module
+    trained: Trained
+
+    def model(self, label: int | None) -> Model:
+        """Return the network as a callable of (x_t, t) alone, for one class or, with None, for none."""
+        return self.trained.adapt(bind_class(self.module, label))
+
+
 def bind_class(network: nn.Module, label: int | None) -> Model:
-    """Return the network as a callable of (x_t, t) alone, for one class or, with None, for none."""
+    """Return a network as a callable of (x_t, t) alone, for one class or, with None, for none."""
     if label is None:
         return network
     return lambda x, t: network(x, t, torch.full((len(x),), label, device=x.device))
 
 
-@dataclass(frozen=True)
-class Files:
-    """The inputs of a run and where their results go."""
+def load_network(config: Config, weights: Path, launch: Launch) -> Network:
+    """Build a network, fill it with published weights, and move it to the device, ready to predict.
 
-    input_dir: Path
-    save_dir: Path
-    names: list[str]
-    """Relative path of every input, sorted."""
-    results: dict[str, str]
-    """Relative path of each input's result."""
+    Raises:
+        ValueError: The weights are broken, unsafe, or those of another network.
+    """
+    return Network(config, _load(config, weights, launch), read_trained(config))
 
 
-def find_files(args: argparse.Namespace) -> Files:
-    """List the inputs and name their results.
+def _load(config: Config, weights: Path, launch: Launch) -> nn.Module:
+    with torch.device("meta"):
+        network = build_model(config.model)
+    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    network.load_state_dict(load_weights(weights, expected), strict=True, assign=True)
+    return cast_network(network.to(launch.device), launch.dtype)
+
+
+class Guidance:
+    """What the guidance options ask for: checked before anything is loaded, loaded when it is needed."""
+
+    def __init__(self, args: argparse.Namespace, config: Config, class_label: str | None):
+        """
+        Args:
+            args: The options.
+            config: Of the network that is guided.
+            class_label: Index or name of the class to lean to.
+
+        Raises:
+            ValueError: Options that do not go together or with the networks.
+        """
+        self._args = args
+        self._scale = args.guidance_scale
+        self._away = self._classifier = None
+        has_classes = getattr(config.model, "num_classes", None) is not None
+        if class_label is None and (self._scale != 1 or args.classifier):
+            raise ValueError("guidance leads to a class; name it by --class_label")
+        if args.unconditional and self._scale == 1:
+            raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
+        self.label = None
+        if class_label is not None and (has_classes or not args.classifier):
+            self.label = class_index(config, class_label)
+        elif class_label is None or has_classes:
+            self.label = unconditional_label(config)
+        if self._scale != 1:
+            self._away = self._check_unconditional(config)
+        if args.classifier:
+            self._classifier = self._check_classifier(config)
+            self._class = class_index(self._classifier, class_label)
+
+    def _check_unconditional(self, config: Config) -> Config:
+        if not self._args.unconditional:
+            unconditional_label(config)
+            return config
+        away = read_config(self._args.unconditional[0])
+        for key in ("image_size", "in_channels"):
+            if getattr(away.model, key) != getattr(config.model, key):
+                raise ValueError(
+                    f"--unconditional: its {key} is {getattr(away.model, key)}, that of the guided network "
+                    f"{getattr(config.model, key)}; they must be equal"
+                )
+        unconditional_label(away)
+        if away.diffusion.process != config.diffusion.process or (
+            _table(away) != _table(config) or away.diffusion.prediction != config.diffusion.prediction
+        ):
+            raise ValueError(
+                "--unconditional: trained on another schedule or prediction than the guided network"
+            )
+        return away
+
+    def _check_classifier(self, config: Config) -> Config:
+        classifier = load_config(self._args.classifier[0], CONFIG_CLASSES)
+        if not hasattr(classifier.model, "pool"):
+            raise ValueError(
+                f"--classifier {self._args.classifier[0]}: not a classifier; give an adm_classifier"
+            )
+        if config.diffusion.process == "ve":
+            raise ValueError("--classifier: only for a vp process")
+        if classifier.model.image_size != config.model.image_size:
+            raise ValueError(
+                f"--classifier is for images of {classifier.model.image_size}, the network makes "
+                f"{config.model.image_size}"
+            )
+        return classifier
+
+    @property
+    def calls_per_step(self) -> int:
+        """Network evaluations where an unguided sampler makes one."""
+        return 1 + (self._away is not None) + (self._classifier is not None)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What the PNG files record of the guidance."""
+        found: dict[str, object] = {"class_label": self.label}
+        if self._away is not None:
+            found["guidance_scale"] = self._scale
+        if self._args.unconditional:
+            found["unconditional"] = self._args.unconditional[1].name
+        if self._classifier is not None:
+            found |= {
+                "classifier": self._args.classifier[1].name,
+                "classifier_class": self._class,
+                "classifier_scale": self._args.classifier_scale,
+            }
+        return found
+
+    def load(self, network: Network, launch: Launch) -> tuple[Model, Gradient | None, list[nn.Module]]:
+        """Load what guides.
+
+        Returns:
+            The guided network; the classifier's gradient, if any; every module that will be called.
+
+        Raises:
+            ValueError: Weights that are broken, unsafe or those of another network.
+        """
+        model, modules = network.model(self.label), [network.module]
+        if self._away is not None:
+            away = network
+            if self._args.unconditional:
+                away = load_network(self._away, self._args.unconditional[1], launch)
+                modules.append(away.module)
+            model = classifier_free(model, away.model(unconditional_label(self._away)), self._scale)
+        if self._classifier is None:
+            return model, None, modules
+        classifier = _load(self._classifier, self._args.classifier[1], launch)
+        gradient = classifier_gradient(classifier, self._class, self._args.classifier_scale)
+        return model, gradient, [*modules, classifier]
+
+
+def _table(config: Config) -> tuple[object, ...]:
+    diffusion = config.diffusion
+    return diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
+
+
+def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...] = images.SUFFIXES) -> list[str]:
+    """List the inputs.
 
     Raises:
         ValueError: There are no images, or a result would take the place of a comparison strip.
     """
-    names = images.find_images(args.input_dir, args.save_dir)
-    if args.comparison and any(name.startswith("comparison/") for name in names):
+    names = images.find_images(args.input_dir, args.save_dir, suffixes)
+    if args.comparison and any(name.startswith(f"{STRIPS}/") for name in names):
         raise ValueError(
-            f"{args.input_dir}/comparison: --comparison saves its strips under this name; rename it"
+            f"{args.input_dir}/{STRIPS}: --comparison saves its strips under this name; rename it"
         )
-    return Files(args.input_dir, args.save_dir, names, images.result_names(names))
+    return names
 
 
 def run(
     args: argparse.Namespace,
-    config: Config,
     launch: Launch,
-    files: Files,
-    network: nn.Module,
+    items: list[job.Item],
+    inputs: Inputs,
     sample: Sampler,
-    calls_per_image: int,
+    modules: list[nn.Module],
+    calls_per_item: int,
     parameters: dict[str, object],
 ) -> int:
-    """Do this process's share of the images.
+    """Do this process's share of the items.
 
     Args:
+        args: The options.
+        launch: This process.
+        items: All that is to be done.
+        inputs: Reads what an item needs.
         sample: The method, on one batch.
-        calls_per_image: Network calls that it makes for an image.
-        parameters: What the PNG files record of how they were made.
+        modules: Networks whose calls are the progress.
+        calls_per_item: Network calls that the method makes for an item.
+        parameters: What the PNG files record of how they were made, beside what is common.
 
     Returns:
         Exit code: 0, or 3 where some images failed. One of several processes returns 0 all the same:
         a launcher would stop the others, which still have work.
     """
-    mine = job.share(files.names, launch.rank, launch.world_size)
-    progress = Progress(len(mine), calls_per_image, launch.rank)
-    text = {"parameters": json.dumps({**parameters, "precision": str(launch.dtype).removeprefix("torch.")})}
+    mine = job.share(items, launch.rank, launch.world_size)
+    progress = Progress(len(mine), calls_per_item, launch.rank)
+    for module in modules:
+        module.register_forward_pre_hook(lambda _, given: progress.network_called(len(given[0])))
+    common = {
+        "config": args.config.name,
+        "weights": args.weights.name,
+        "seed": args.seed,
+        "respace_type": args.respace_type,
+        "fit": args.fit,
+        "precision": str(launch.dtype).removeprefix("torch."),
+    }
+    writer = Writer(args.save_dir, args.comparison, None if args.no_metadata else {**parameters, **common})
 
-    def counted(x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
-        progress.network_called(len(x))
-        return network(x, t, *label)
-
-    def load(name: str) -> Tensor:
+    def load(item: job.Item) -> dict[str, Tensor]:
         try:
-            image = images.decode(files.input_dir / name)
+            return inputs.load(item.name)
         except (ValueError, OSError):
             progress.skipped(1)
             raise
-        image = images.fit(image, config.model.image_size, args.fit)
-        return images.to_tensor(image, config.model.in_channels)
 
-    def process(names: list[str], batch: Tensor) -> list[Tensor]:
-        batch = batch.to(launch.device).contiguous(memory_format=torch.channels_last)
-        result, latent = sample(counted, names, batch)
-        return [result, batch, latent]
-
-    def save(name: str, rows: list[Tensor]) -> None:
-        result, guide, latent = (images.to_image(row) for row in rows)
-        target = files.results[name]
-        job.write_atomically(files.save_dir / target, images.encode_png(result, text))
-        if args.comparison:
-            strip = images.strip([guide, latent, result])
-            job.write_atomically(files.save_dir / "comparison" / target, images.encode_png(strip, text))
+    def process(batch: list[job.Item], tensors: dict[str, Tensor]) -> list[tuple[Tensor, list[Result]]]:
+        tensors = {
+            key: tensor.to(launch.device).contiguous(memory_format=torch.channels_last)
+            for key, tensor in tensors.items()
+        }
+        return list(zip(tensors["image"], sample(batch, tensors), strict=True))
 
     micro_batch = args.micro_batch or (16 if launch.device.type == "cuda" else 4)
     start = time.monotonic()
     with torch.inference_mode():
-        outcome = job.run(mine, micro_batch, load, process, save)
+        outcome = job.run(mine, micro_batch, load, process, lambda item, output: writer.write(item, *output))
     progress.close()
-    _report(outcome, launch, files.save_dir, time.monotonic() - start)
+    _report(outcome, launch, args.save_dir, time.monotonic() - start)
     alone = launch.world_size == 1
     return options.EXIT_SOME_FAILED if outcome.failures and alone else options.EXIT_DONE
 

@@ -17,16 +17,35 @@ import yaml
 class DiffusionConfig:
     """The process that a network was trained on."""
 
+    process: str = "vp"
+    """vp or ve: whether noise keeps the variance of the images or explodes it."""
     num_timesteps: int
-    schedule: str
-    """linear, quad, const or cosine."""
+    schedule: str | None = None
+    """linear, quad, const or cosine: what the network was trained with, unless it predicts a score."""
     beta_start: float | None = None
     beta_end: float | None = None
     """First and last beta; every schedule but cosine needs both."""
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    """Least and most noise of a ve process, for images in [0, 1] as they are published."""
     prediction: str = "eps"
-    """What the network's output means: eps, x0 or v."""
+    """What the network's output means: eps, x0 or v, or for a ve network score."""
     var_type: str = "fixed_small"
     """Variance of a DDPM step: fixed_small, fixed_large or learned_range."""
+
+    def __post_init__(self):
+        if self.process not in ("vp", "ve"):
+            raise ValueError(f"process: found {self.process!r}, allowed are vp and ve")
+        if (self.prediction == "score") != (self.schedule is None):
+            raise ValueError(
+                f"prediction {self.prediction} with schedule {self.schedule}: a network of scores has no "
+                "schedule, every other has one of linear, quad, const, cosine"
+            )
+        if self.prediction == "score" and self.process != "ve":
+            raise ValueError("prediction score: only for process ve")
+        given = (self.sigma_min is not None, self.sigma_max is not None)
+        if given != (self.process == "ve",) * 2:
+            raise ValueError("sigma_min and sigma_max: a ve process needs both, a vp process neither")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +107,14 @@ def load_config(path: Path, families: Mapping[str, type], overrides: list[str] |
 
 
 def class_index(config: Config, label: str) -> int:
-    """Find a class of the config by its name or its index.
+    """Find a class of the config, of a network or a classifier, by its name or its index.
 
     Raises:
         ValueError: The network has no classes, or not this one.
     """
     num_classes = getattr(config.model, "num_classes", None)
+    if hasattr(config.model, "pool"):  # a classifier
+        num_classes = config.model.out_channels
     if num_classes is None:
         raise ValueError(
             f"class {label!r}: this config's network has no classes; use a class-conditional one"

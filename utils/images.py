@@ -17,12 +17,13 @@ MAX_PIXELS = 128 * 1024 * 1024
 WHITE = (255, 255, 255)
 
 
-def find_images(input_dir: Path, save_dir: Path) -> list[str]:
+def find_images(input_dir: Path, save_dir: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """List the image files below a folder.
 
     Args:
         input_dir: Folder to search, recursively; links to folders are not followed.
         save_dir: Folder of results, left out where it lies inside input_dir.
+        suffixes: What the names of the files end in, in lower case.
 
     Returns:
         Relative POSIX paths, sorted.
@@ -34,11 +35,11 @@ def find_images(input_dir: Path, save_dir: Path) -> list[str]:
     for folder, subfolders, files in os.walk(input_dir):
         subfolders[:] = [name for name in subfolders if Path(folder, name).resolve() != results]
         for file in files:
-            is_image = file.lower().endswith(SUFFIXES) and not file.startswith(".")
+            is_image = file.lower().endswith(suffixes) and not file.startswith(".")
             (found if is_image else others).append(Path(folder, file).relative_to(input_dir).as_posix())
     if not found:
         seen = f"{len(others)} other file(s), such as {min(others)}" if others else "nothing"
-        raise ValueError(f"{input_dir}: no images; found {seen}, looked for {' '.join(SUFFIXES)}")
+        raise ValueError(f"{input_dir}: no images; found {seen}, looked for {' '.join(suffixes)}")
     return sorted(found)
 
 
@@ -95,18 +96,20 @@ def fit(image: Image.Image, size: int, how: str) -> Image.Image:
     """Bring an image to size x size pixels.
 
     Args:
-        image: RGB image of any size.
+        image: RGB image, or a map in shades of grey (mode L), of any size.
         size: Side of the model's images, in pixels.
-        how: 'crop' (shorter side, centre), 'pad' (whole image, white bars) or 'stretch'.
+        how: 'crop' (shorter side, centre), 'pad' (whole image; bars, white or for a map black) or 'stretch'.
     """
     if image.size == (size, size):
         return image
+    is_map = image.mode == "L"
+    method = Image.Resampling.BOX if is_map else Image.Resampling.LANCZOS  # no overshoot beside an edge
     if how == "crop":
-        return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, (size, size), method)
     if how == "pad":
-        return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color=WHITE)
+        return ImageOps.pad(image, (size, size), method, color=0 if is_map else WHITE)
     assert how == "stretch", how
-    return image.resize((size, size), Image.Resampling.LANCZOS)
+    return image.resize((size, size), method)
 
 
 def to_tensor(image: Image.Image, channels: int) -> Tensor:

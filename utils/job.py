@@ -1,4 +1,4 @@
-"""The work list of one process: its share of the images, in batches, each result written whole."""
+"""The work list of one process: its share of the items, in batches, each result written whole."""
 
 import os
 import sys
@@ -11,6 +11,23 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of the work."""
+
+    name: str
+    """Relative path of the input."""
+    sample: int
+    """Which of several results for this input."""
+    target: str
+    """Relative path of the result."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the noise of this item depends on."""
+        return self.name, self.sample
 
 
 @dataclass
@@ -27,9 +44,9 @@ class Outcome:
         print(f"failed: {name}: {reason}", file=sys.stderr)
 
 
-def share(names: list[str], rank: int, world_size: int) -> list[str]:
-    """Return the names that one process does; together the processes do each exactly once."""
-    return names[rank::world_size]
+def share(items: list[T], rank: int, world_size: int) -> list[T]:
+    """Return the items that one process does; together the processes do each exactly once."""
+    return items[rank::world_size]
 
 
 def batches(items: list[T], size: int) -> Iterator[list[T]]:
@@ -39,41 +56,40 @@ def batches(items: list[T], size: int) -> Iterator[list[T]]:
 
 
 def run(
-    names: list[str],
+    items: list[Item],
     micro_batch: int,
-    load: Callable[[str], Tensor],
-    process: Callable[[list[str], Tensor], list[Tensor]],
-    save: Callable[[str, list[Tensor]], None],
+    load: Callable[[Item], dict[str, Tensor]],
+    process: Callable[[list[Item], dict[str, Tensor]], list[T]],
+    save: Callable[[Item, T], None],
 ) -> Outcome:
-    """Load, process and save every image; one that fails is recorded and the others are done.
+    """Load, process and save every item; one that fails is recorded and the others are done.
 
     Args:
-        names: Relative paths of the images of this process.
-        micro_batch: Images processed together.
-        load: Name to tensor [C, H, W]; its ValueError or OSError is that image's failure.
-        process: Names and images [B, C, H, W] to the tensors to save, each [B, C, H, W], result first.
-        save: Name and that image's row of each of these tensors.
+        items: What this process has to do.
+        micro_batch: Items processed together.
+        load: Item to named tensors; its ValueError or OSError is that item's failure.
+        process: Items and their tensors, stacked, to the output of each.
+        save: Item and its output; a ValueError is that item's failure.
     """
     outcome = Outcome()
-    for batch in batches(names, micro_batch):
-        loaded: dict[str, Tensor] = {}
-        for name in batch:
+    for batch in batches(items, micro_batch):
+        loaded: dict[Item, dict[str, Tensor]] = {}
+        for item in batch:
             try:
-                loaded[name] = load(name)
+                loaded[item] = load(item)
             except (ValueError, OSError) as error:
-                outcome.fail(name, str(error))
+                outcome.fail(item.name, str(error))
         if not loaded:
             continue
-        outputs = process(list(loaded), torch.stack(list(loaded.values())))
-        for i, name in enumerate(loaded):
-            rows = [output[i] for output in outputs]
-            if not rows[0].isfinite().all():
-                outcome.fail(
-                    name, "the result holds NaN or infinity, so it is not written; try --precision fp32"
-                )
-                continue
-            save(name, rows)
-            outcome.num_done += 1
+        inputs = {
+            key: torch.stack([row[key] for row in loaded.values()]) for key in next(iter(loaded.values()))
+        }
+        for item, output in zip(loaded, process(list(loaded), inputs), strict=True):
+            try:
+                save(item, output)
+                outcome.num_done += 1
+            except ValueError as error:
+                outcome.fail(item.name, str(error))
     return outcome
 
 

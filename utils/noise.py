@@ -9,22 +9,19 @@ from torch import Tensor
 class ImageNoise:
     """Standard normal noise for a batch, from one generator an image.
 
-    A generator is keyed by (seed, relative path, sample index) and runs on the CPU in float32, so an
+    A generator is keyed by (seed, relative path, sample) and runs on the CPU in float32, so an
     image meets the same noise on every device, in every batch and for any number of processes.
     """
 
-    def __init__(
-        self, seed: int, names: list[str], shape: tuple[int, ...], device: torch.device, sample: int = 0
-    ):
+    def __init__(self, seed: int, keys: list[tuple[str, int]], shape: tuple[int, ...], device: torch.device):
         """
         Args:
             seed: The run's seed, any whole number from 0.
-            names: Relative POSIX path of each image of the batch.
+            keys: Relative POSIX path of each image of the batch, and which of its samples is made.
             shape: Shape of one image, (C, H, W).
             device: Where the noise is wanted.
-            sample: Which of several results for one image.
         """
-        self._generators = [torch.Generator().manual_seed(_key(seed, name, sample)) for name in names]
+        self._generators = [torch.Generator().manual_seed(_key(seed, *key)) for key in keys]
         self._shape, self._device = shape, device
 
     def __call__(self) -> Tensor:

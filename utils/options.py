@@ -5,6 +5,7 @@ Imports nothing heavy, so that help, typos and missing paths are answered at onc
 
 import argparse
 import difflib
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ RESPACE_TYPES = (
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")
+SAMPLERS = ("ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -67,6 +69,25 @@ def seed_int(text: str) -> int:
     return int(text)
 
 
+def non_negative(text: str) -> float:
+    """Parse a number from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Parse a number above 0 and up to 1."""
+    value = non_negative(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction, above 0 and up to 1")
+    return value
+
+
 def var_type(text: str) -> str:
     """Accept a variance type, also in the spelling of the DDPM programs (fixedsmall, fixedlarge)."""
     return {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}.get(text, text)
@@ -100,6 +121,7 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
     add("--fit", choices=FITS, default="crop", help="how an image of another size becomes the model's")
     add("--comparison", action="store_true", help="also save strips that show input, noise and result")
+    add("--no_metadata", action="store_true", help="do not record in the PNG files how they were made")
     add("--dry_run", action="store_true", help="print what would be done, load no weights, write nothing")
     add(
         "--set",
@@ -111,6 +133,121 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     )
 
 
+def add_edit_options(parser: argparse.ArgumentParser) -> None:
+    """Add how far SDEdit goes, how, and how often."""
+    group = parser.add_argument_group("how far to go, one of these").add_mutually_exclusive_group(
+        required=True
+    )
+    group.add_argument(
+        "--edit_steps",
+        type=positive_int,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="respaced steps to noise and denoise, 1 (hardly a change) to all of them (a new image); "
+        "several numbers make a folder each, and a contact sheet an input",
+    )
+    group.add_argument(
+        "--t0",
+        type=fraction,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="the same as fractions of the process, above 0 to 1, whatever the respacing; try 0.3 to 0.6",
+    )
+    group.add_argument("--auto_t0", action="store_true", help="each image as far as --faithfulness lets it")
+    add = parser.add_argument_group("editing").add_argument
+    add(
+        "--faithfulness",
+        type=non_negative,
+        metavar="L2",
+        help="for --auto_t0: largest root mean square difference from the guide, on [-1, 1]",
+    )
+    add("--class_label", help="class of the results: an index, or a name of the config (default: no class)")
+    add("--samples", type=positive_int, help="this many results an input, named _s00 and so on")
+    add("--repeats", type=positive_int, default=1, help="times that the result is edited, in all")
+    add("--sampler", choices=SAMPLERS, default="ddpm", help="how to step down")
+    add(
+        "--var_type",
+        type=var_type,
+        choices=VAR_TYPES,
+        help="variance of a DDPM step (default: the config's)",
+    )
+    add("--corrector_steps", type=positive_int, help="ve: Langevin steps before each step (default: none)")
+    add("--snr", type=non_negative, default=0.16, help="ve: signal-to-noise ratio of the Langevin steps")
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """Add where SDEdit may change an image, and how much."""
+    add = parser.add_argument_group("masks").add_argument
+    add(
+        "--mask_dir",
+        type=Path,
+        help="folder of masks, one for each input of the same relative stem: white may change, black is kept",
+    )
+    add("--mask_invert", action="store_true", help="masks are the other way round: white is kept")
+    add(
+        "--mask_feather",
+        type=non_negative,
+        default=0.0,
+        metavar="PX",
+        help="soften the edge inside what may change, over so many of the model's pixels",
+    )
+    add(
+        "--mask_default",
+        choices=("fail", "all"),
+        default="fail",
+        help="an input without a mask is a failed item, or may change everywhere",
+    )
+    add(
+        "--mask_noise",
+        choices=("fresh", "fixed"),
+        default="fresh",
+        help="noise of what is kept: new at every level (paper) or that of the start (released program)",
+    )
+    add(
+        "--strength_dir",
+        type=Path,
+        help="folder of grey pictures, likewise: each pixel goes that share of the way, white all of it",
+    )
+
+
+def check_edit_options(args: argparse.Namespace) -> None:
+    """Refuse options of SDEdit that do not go together.
+
+    Raises:
+        ValueError: Such options.
+    """
+    if args.auto_t0 != (args.faithfulness is not None):
+        raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
+    if args.auto_t0 and (args.strength_dir or args.comparison):
+        raise ValueError("--auto_t0: not together with --strength_dir or --comparison")
+
+
+def add_guidance_options(parser: argparse.ArgumentParser) -> None:
+    """Add what makes a result lean further towards its class."""
+    add = parser.add_argument_group("guidance").add_argument
+    add(
+        "--guidance_scale",
+        type=non_negative,
+        default=1.0,
+        help="classifier-free: 1 is none, 2 to 4 lean further towards the class, at twice the cost",
+    )
+    add(
+        "--unconditional",
+        type=Path,
+        nargs=2,
+        metavar=("CONFIG", "WEIGHTS"),
+        help="a network without classes to lean away from, in place of the config's null_class",
+    )
+    add(
+        "--classifier",
+        type=Path,
+        nargs=2,
+        metavar=("CONFIG", "WEIGHTS"),
+        help="a classifier of noised images whose gradient leads to the class",
+    )
+    add("--classifier_scale", type=non_negative, default=1.0, help="how strongly the classifier leads")
+
+
 def check_paths(args: argparse.Namespace) -> None:
     """Refuse paths that cannot work, all of them in one message.
 
@@ -118,15 +255,21 @@ def check_paths(args: argparse.Namespace) -> None:
         ValueError: Something is missing, is of the wrong kind, or would be overwritten.
     """
     problems = []
-    for flag, path in (("--config", args.config), ("--weights", args.weights)):
-        if not path.is_file():
-            problems.append(f"{flag} {path}: {_what_is_there(path)}; give the path of a file")
-    if not args.input_dir.is_dir():
-        problems.append(f"--input_dir {args.input_dir}: {_what_is_there(args.input_dir)}; give a folder")
+    for flag in ("config", "weights", "unconditional", "classifier"):
+        paths = getattr(args, flag, None) or []
+        for path in paths if isinstance(paths, list) else [paths]:
+            if not path.is_file():
+                problems.append(f"--{flag} {path}: {_what_is_there(path)}; give the path of a file")
+    for flag in ("input_dir", "mask_dir", "strength_dir"):
+        path = getattr(args, flag, None)
+        if path is not None and not path.is_dir():
+            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
     if args.save_dir.exists() and not args.save_dir.is_dir():
         problems.append(f"--save_dir {args.save_dir}: is a file; give a folder, it need not exist yet")
-    if args.save_dir.resolve() == args.input_dir.resolve():
-        problems.append("--save_dir is the same folder as --input_dir, so results would replace inputs")
+    for flag in ("input_dir", "mask_dir", "strength_dir"):
+        path = getattr(args, flag, None)
+        if path is not None and args.save_dir.resolve() == path.resolve():
+            problems.append(f"--save_dir is the same folder as --{flag}, so results would replace inputs")
     if problems:
         raise ValueError("\n".join(problems))
 

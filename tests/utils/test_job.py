@@ -21,23 +21,27 @@ def test_batches_keep_order_and_size():
 def test_failures_are_recorded_and_the_others_done(capsys):
     saved = {}
 
-    def load(name):
-        if name == "bad":
+    def load(item):
+        if item.name == "bad":
             raise ValueError("broken")
-        if name == "gone":
+        if item.name == "gone":
             raise FileNotFoundError("vanished")
-        return torch.full((1, 2, 2), float(name))
+        return {"image": torch.full((1, 2, 2), float(item.name)), "mask": torch.ones(1)}
 
-    def process(names, batch):
-        assert batch.shape[1:] == (1, 2, 2)
-        return [torch.log(batch), batch]  # log(-1) is NaN
+    def process(items, tensors):
+        assert tensors["image"].shape[1:] == (1, 2, 2)
+        assert len(tensors["mask"]) == len(items)
+        return list(tensors["image"])
 
-    def save(name, rows):
-        saved[name] = rows
+    def save(item, output):
+        if output.min() < 0:
+            raise ValueError("NaN")
+        saved[item.name] = output
 
-    outcome = job.run(["1", "bad", "2", "-1", "gone"], 2, load, process, save)
+    items = [job.Item(name, 0, f"{name}.png") for name in ("1", "bad", "2", "-1", "gone")]
+    outcome = job.run(items, 2, load, process, save)
     assert sorted(saved) == ["1", "2"]
-    assert torch.equal(saved["2"][1], torch.full((1, 2, 2), 2.0))
+    assert torch.equal(saved["2"], torch.full((1, 2, 2), 2.0))
     assert outcome.num_done == 2
     assert [name for name, _ in outcome.failures] == ["bad", "-1", "gone"]
     assert "NaN" in outcome.failures[1][1]

@@ -9,7 +9,7 @@ SHAPE = (3, 4, 4)
 
 
 def draws(seed, names, count=3, sample=0):
-    noise = ImageNoise(seed, names, SHAPE, CPU, sample)
+    noise = ImageNoise(seed, [(name, sample) for name in names], SHAPE, CPU)
     return torch.stack([noise() for _ in range(count)], dim=1)  # [B, count, C, H, W]
 
 

@@ -15,16 +15,26 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
     *("-h", "--help", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--cpu", "--fit"),
-    *("--comparison", "--dry_run", "--set"),
+    *("--comparison", "--no_metadata", "--dry_run", "--set"),
 }
-
-
+GUIDANCE = {"--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"}
 COMMANDS = {"sdedit": sample_sdedit, "ddib": sample_ddib}
 
 
 def test_the_option_set_is_pinned():
     flags = {name: set(c.build_parser()._option_string_actions) for name, c in COMMANDS.items()}
-    assert flags["sdedit"] == COMMON | {"--edit_steps", "--t0", "--var_type"}
+    assert flags["sdedit"] == COMMON | GUIDANCE | {
+        *("--edit_steps", "--t0", "--auto_t0", "--faithfulness", "--class_label", "--samples", "--repeats"),
+        *("--sampler", "--var_type", "--corrector_steps", "--snr"),
+        *(
+            "--mask_dir",
+            "--mask_invert",
+            "--mask_feather",
+            "--mask_default",
+            "--mask_noise",
+            "--strength_dir",
+        ),
+    }
     assert flags["ddib"] == COMMON | {"--class_A", "--class_B"}
 
 
@@ -55,7 +65,7 @@ def test_ancestors_spelling_of_variances_is_accepted():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "one of the arguments --edit_steps --t0 is required"),
+        ([], "one of the arguments --edit_steps --t0 --auto_t0 is required"),
         (["--edit_steps", "3", "--t0", "0.5"], "not allowed with"),
         (["--edit_steps", "0"], "'0' is not a whole number of at least 1"),
         (["--edit_steps", "1.5"], "'1.5' is not a whole number"),
@@ -65,7 +75,7 @@ def test_ancestors_spelling_of_variances_is_accepted():
         (["--edit_steps", "3", "--micro_batch", "0"], "--micro_batch"),
         (["--edit_steps", "3", "--seed", "-1"], "--seed"),
         (["--edit_steps", "3", "--fit", "croop"], "choose from"),
-        (["--edit_steps", "3", "b.png"], "unrecognized arguments: b.png"),
+        (["--edit_steps", "3", "b.png"], "'b.png' is not a whole number"),
     ],
 )
 def test_mistakes_are_usage_errors(words, message, capsys):

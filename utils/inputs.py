@@ -1,0 +1,175 @@
+"""What an input consists of: the image and, where the method takes them, its mask and its strengths."""
+
+import argparse
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageChops, ImageFilter
+from torch import Tensor
+
+from utils import images
+
+PAIR_SUFFIX = ".pth"
+SUFFIXES = (*images.SUFFIXES, PAIR_SUFFIX)
+
+
+class Maps:
+    """A folder of pictures in shades of grey, one for each input of the same relative stem."""
+
+    def __init__(self, folder: Path, save_dir: Path):
+        """
+        Raises:
+            ValueError: The folder holds no images, or two for one stem.
+        """
+        self.folder = folder
+        self._files: dict[str, str] = {}
+        for name in images.find_images(folder, save_dir):
+            other = self._files.setdefault(_stem(name), name)
+            if other != name:
+                raise ValueError(f"{folder}: both {other} and {name} belong to one input; keep one of them")
+
+    def read(self, name: str, image: Image.Image) -> Image.Image | None:
+        """Read the map of an input, in mode L, or return None where there is none.
+
+        Raises:
+            ValueError: The map is broken, or not of the input's size.
+        """
+        file = self._files.get(_stem(name))
+        if file is None:
+            return None
+        try:
+            found = images.decode(self.folder / file).convert("L")
+        except ValueError as error:
+            raise ValueError(f"its {self.folder.name}/{file}: {error}") from None
+        if found.size != image.size:
+            raise ValueError(
+                f"its {self.folder.name}/{file} is {found.width}x{found.height} and the image "
+                f"{image.width}x{image.height}; make them equal, they are cropped alike"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Where the masks come from and how they are read: white may change, black is kept."""
+
+    maps: Maps | None
+    """None where only pairs have masks of their own."""
+    missing_means_all: bool = False
+    """An input without a mask may change everywhere; else it is a failed item."""
+    invert: bool = False
+    feather: float = 0.0
+    """Width of the soft edge inside what may change, in the model's pixels."""
+
+
+def find_masks(args: argparse.Namespace, names: list[str]) -> Masks | None:
+    """Find the masks that the options name; None where no input has any.
+
+    Raises:
+        ValueError: An option of masks without masks, or no masks in the folder.
+    """
+    maps = Maps(args.mask_dir, args.save_dir) if args.mask_dir else None
+    if maps is None and not any(name.endswith(PAIR_SUFFIX) for name in names):
+        if args.mask_invert or args.mask_feather or args.mask_default == "all":
+            raise ValueError("--mask_invert, --mask_feather and --mask_default: only with --mask_dir")
+        return None
+    missing_means_all = maps is None or args.mask_default == "all"
+    return Masks(maps, missing_means_all, args.mask_invert, args.mask_feather)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Reads the inputs of a run as tensors of the model's size."""
+
+    input_dir: Path
+    size: int
+    channels: int
+    fit: str
+    masks: Masks | None = None
+    strengths: Maps | None = None
+
+    def load(self, name: str) -> dict[str, Tensor]:
+        """Read an input.
+
+        Returns:
+            'image' [C, H, W] in [-1, 1]; 'mask' (1 may change) and 'strength' [1, H, W] in [0, 1] where
+            the run has them.
+
+        Raises:
+            ValueError: The image or one of its maps is broken, missing or of the wrong size.
+            OSError: The file cannot be read.
+        """
+        path = self.input_dir / name
+        image, own_mask = read_pair(path) if name.endswith(PAIR_SUFFIX) else (images.decode(path), None)
+        tensors = {"image": images.to_tensor(images.fit(image, self.size, self.fit), self.channels)}
+        if self.masks is not None:
+            tensors["mask"] = self._mask(self.masks, name, image, own_mask)
+        if self.strengths is not None:
+            strength = self.strengths.read(name, image)
+            if strength is None:
+                raise ValueError(f"no picture of its strengths in {self.strengths.folder}")
+            tensors["strength"] = _to_unit(images.fit(strength, self.size, self.fit))
+        return tensors
+
+    def _mask(self, masks: Masks, name: str, image: Image.Image, own: Image.Image | None) -> Tensor:
+        mask = own
+        if mask is None and masks.maps is not None:
+            mask = masks.maps.read(name, image)
+            if mask is None and not masks.missing_means_all:
+                raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
+        if mask is None:
+            return torch.ones(1, self.size, self.size)
+        if masks.invert:
+            mask = ImageChops.invert(mask)
+        return _to_unit(feather(images.fit(mask, self.size, self.fit), masks.feather))
+
+
+def feather(mask: Image.Image, width: float) -> Image.Image:
+    """Soften the edge of a mask inwards, over `width` pixels, so that black stays black."""
+    if width == 0:
+        return mask
+    blurred = mask.filter(ImageFilter.GaussianBlur(width / 2))
+    ramp = blurred.point([max(0, min(255, round(2 * value - 255))) for value in range(256)])
+    return ImageChops.darker(mask, ramp)
+
+
+def read_pair(path: Path) -> tuple[Image.Image, Image.Image]:
+    """Read a .pth file of ermongroup/SDEdit, torch.save([mask, image]).
+
+    Both are [3, H, W]; the image is in [0, 1], the mask is 1 where the image is kept.
+
+    Returns:
+        The image, RGB, and the mask in our sense, mode L: white where any channel may change.
+
+    Raises:
+        ValueError: Another content, or a broken file.
+    """
+    expected = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # torch raises many kinds for a broken file, whose texts advise an unsafe load
+        raise ValueError(f"not a file of tensors alone, or a broken one; {expected}") from None
+    is_pair = isinstance(content, list | tuple) and len(content) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in content):
+        raise ValueError(f"holds something else; {expected}")
+    mask, image = (part.float() for part in content)
+    if image.ndim != 3 or len(image) != 3 or mask.shape != image.shape or not 0 < image.numel() <= 3 * 2**27:
+        raise ValueError(f"mask {list(mask.shape)}, image {list(image.shape)}; {expected}")
+    if not (image.min() >= 0 and image.max() <= 1):
+        raise ValueError(f"the image goes from {image.min():g} to {image.max():g}; {expected}")
+    editable = (mask != 1).any(dim=0, keepdim=True).float()
+    return images.to_image(image * 2 - 1), images.to_image(editable * 2 - 1)
+
+
+def _to_unit(image: Image.Image) -> Tensor:
+    return (images.to_tensor(image, 1) + 1) / 2
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
