@@ -87,11 +87,15 @@ def choose_levels(args: argparse.Namespace, process: "Process") -> dict[int, str
         ValueError: A level that the process does not have.
     """
     if "t0" in args:
-        levels = {process.level_at(t0): f"t0_{t0:g}" for t0 in args.t0}
+        wanted = [(process.level_at(t0), f"t0_{t0:g}") for t0 in args.t0]
     else:
-        levels = {level: f"steps_{level}" for level in getattr(args, "edit_steps", [])}
+        wanted = [(level, f"steps_{level}") for level in getattr(args, "edit_steps", [])]
+    levels = dict(wanted)
     for level in levels:
         process.check_level(level)
+    if len(levels) < len(wanted):
+        names = ", ".join(f"{name} is level {level}" for level, name in wanted)
+        raise ValueError(f"the same level twice: {names} of {process.num_steps}; respace to more steps")
     return levels if len(levels) > 1 else dict.fromkeys(levels, "")
 
 
@@ -150,8 +154,10 @@ class Editor:
         from utils.results import Result
 
         guide, noised = tensors["image"], [None] * len(items)
-        if self.args.comparison:  # with the first noise that edit draws
+        if self.args.comparison:  # with the first noise that edit draws, brought to the range of images
+            here = self.process.levels[level]
             noised = self.process.diffuse(guide, level, self._noise(items, guide)())
+            noised = noised / math.hypot(here.signal, here.noise)
         notes = self._notes(level)
         edited = self._edit(level, items, tensors)
         return [Result(x, z, self.levels[level], notes) for x, z in zip(edited, noised, strict=True)]

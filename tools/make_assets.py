@@ -35,7 +35,8 @@ def sample_fruits(save_dir: Path) -> None:
     )
     for fruit in CLASSES:
         names = [f"{fruit}/{i}.png" for i in range(NUM_EACH)]
-        draw = noise.ImageNoise(0, names, (3, config.model.image_size, config.model.image_size), place.device)
+        keys = [(name, 0) for name in names]
+        draw = noise.ImageNoise(0, keys, (3, config.model.image_size, config.model.image_size), place.device)
         model = network.model(class_index(config, fruit))
         for name, x in zip(names, decode(process, model, draw()), strict=True):
             target = save_dir / name

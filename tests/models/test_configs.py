@@ -116,7 +116,7 @@ def test_defaults_are_left_out_and_the_source_is_named(name):
 
 
 def test_every_config_is_accounted_for():
-    others = {"jychoi118/ilvr_adm/afhqdog_p2", "demo/fruits64"}
+    others = {"jychoi118/ilvr_adm/afhqdog_p2", "demo/fruits64", "demo/fruits64_ve"}
     assert set(CONFIGS) == set(MANIFESTS["checkpoints"]) | set(SAME_NETWORK) | others
 
 
