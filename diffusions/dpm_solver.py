@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from diffusions.process import Model, Noise, Process, Step, as_state, draw
@@ -41,7 +42,10 @@ class DPMSolver(Process):
         D = x_0 + h / (2 h_before) (x_0 - x_0_before):
         ODE: x_k = (noise_k / noise_j) x_j + signal_k (1 - e^-h) D;
         SDE: x_k = (noise_k / noise_j) e^-h x_j + signal_k (1 - e^-2h) D + noise_k sqrt(1 - e^-2h) z.
-        The first step and the one to level 0, which has no finite h, take D = x_0.
+        The first step and the one to level 0, which has no finite h, take D = x_0. So does one more than
+        twice as long as that before it, as the last of evenly spaced timesteps are: over such a distance
+        the line through two x_0 is further off than the last of them. So do elements that are not what
+        the step before made of them, as where a mask composites: the x_0 before was not theirs.
 
         Args:
             model: The network.
@@ -50,7 +54,8 @@ class DPMSolver(Process):
         Returns:
             (x_t, source level, target level) -> state of the target level, which must be below.
         """
-        before: tuple[Tensor, int] | None = None
+        # x_0, the level of the state that it was found in, and the state that it led to
+        before: tuple[Tensor, int, Tensor] | None = None
 
         def step(x_t: Tensor, source: int, target: int) -> Tensor:
             nonlocal before
@@ -60,11 +65,13 @@ class DPMSolver(Process):
             x_0, _, _ = self.predict_guided(model, x_t, source)
             denoised = x_0
             if before is not None and target > 0:
-                x_0_before, above = before
+                x_0_before, above, reached = before
                 ratio = self._log_ratio(source, target) / self._log_ratio(above, source)
-                denoised = x_0 + ratio / 2 * (x_0 - x_0_before)
-            before = (x_0, source)
-            return self._move(x_t, denoised, source, target, noise)
+                if ratio <= 2:
+                    denoised = torch.where(x_t == reached, x_0 + ratio / 2 * (x_0 - x_0_before), x_0)
+            x = self._move(x_t, denoised, source, target, noise)
+            before = (x_0, source, x)
+            return x
 
         return step
 

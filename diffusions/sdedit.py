@@ -45,9 +45,11 @@ def edit(
         the strength is 0 they equal the guide.
 
     Raises:
-        ValueError: A level that the process does not have.
+        ValueError: A level that the process does not have, or no repeat.
     """
     process.check_level(level)
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; give at least 1")
     composites = mask is not None or strength is not None
     for _ in range(repeats):
         first = noise()
@@ -73,7 +75,8 @@ def _weight(mask: Tensor | None, strength: Tensor | None, level: int, reached: i
     if strength is None:
         assert mask is not None
         return mask
-    free = (strength * level > reached).to(strength.dtype)
+    # a level in thousandths: j / level, rounded, times level may be a little more than j
+    free = (strength * level - reached > 1e-3).to(strength.dtype)
     return free if mask is None else mask * free
 
 

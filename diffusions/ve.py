@@ -22,8 +22,8 @@ class VESchedule:
     def __post_init__(self):
         if self.sigmas.dtype != torch.float64 or self.sigmas.ndim != 1 or not len(self.sigmas):
             raise ValueError(f"sigmas must be a float64 table, got {self.sigmas.dtype} {self.sigmas.shape}")
-        if self.sigmas[0] <= 0 or (self.sigmas.diff() <= 0).any():
-            raise ValueError("sigmas must increase from above 0")
+        if not (self.sigmas[0] > 0 and (self.sigmas.diff() > 0).all() and self.sigmas[-1].isfinite()):
+            raise ValueError("sigmas must increase from above 0, and be finite")
 
     @property
     def num_timesteps(self) -> int:
