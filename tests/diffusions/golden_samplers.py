@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffusions import NoiseSchedule, make_schedule
+from diffusions import NoiseSchedule, edit, make_schedule
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -40,6 +40,11 @@ def read_case(family: str, case: str) -> tuple[dict, dict[str, Tensor]]:
 @cache
 def read_schedules() -> dict[str, Tensor]:
     return load_file(GOLDEN / "schedules" / "schedules.safetensors")
+
+
+@cache
+def read_ve_schedules() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "schedules" / "ve_sde.safetensors")
 
 
 @cache
@@ -115,17 +120,79 @@ def _mixture(spec, alphas_cumprod, x, t, label):
     return (1 - A).sqrt() * (weights * torch.stack(scores, dim=-1)).sum(dim=-1)
 
 
+def ve_denoiser(spec: dict) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the x_0 predictor of (x, sigma) that a case's `denoiser` entry describes: a mixture's mean."""
+
+    def model(x: Tensor, sigma: Tensor) -> Tensor:
+        square = column(sigma, x) ** 2
+        logits, means = [], []
+        for w, m, s in zip(spec["w"], spec["m"], spec["s"], strict=True):
+            variance = s**2 + square
+            logits.append(math.log(w) - variance.log() / 2 - (x - m) ** 2 / (2 * variance))
+            means.append(m + s**2 / variance * (x - m))
+        weights = torch.softmax(torch.stack(logits, dim=-1), dim=-1)
+        return (weights * torch.stack(means, dim=-1)).sum(dim=-1)
+
+    return model
+
+
+def ve_score(spec: dict) -> Callable[[Tensor, Tensor], Tensor]:
+    denoiser = ve_denoiser(spec)
+    return lambda x, sigma: (denoiser(x, sigma) - x) / column(sigma, x) ** 2
+
+
+def ve_gaussian(mean: float, std: float, prediction: str = "eps"):
+    """The exact predictor of (x, sigma) for data N(mean, std^2), in any of the forms of a VE network."""
+
+    def model(x: Tensor, sigma: Tensor) -> Tensor:
+        sigma = column(sigma, x)
+        score = (mean - x) / (std**2 + sigma**2)
+        return {"eps": -sigma * score, "x0": x + sigma**2 * score, "score": score}[prediction]
+
+    return model
+
+
 def gaussian(schedule: NoiseSchedule, mean: float, std: float, prediction: str = "eps"):
-    """The exact predictor for data N(mean, std^2), in any of the three forms."""
-    alphas_cumprod = schedule.alphas_cumprod
+    """The exact predictor for data N(mean, std^2), in any of the three forms.
+
+    Between timesteps, log sigma is interpolated linearly.
+    """
+    log_sigma = (1 / schedule.alphas_cumprod - 1).log() / 2
 
     def model(x: Tensor, t: Tensor) -> Tensor:
-        A = column(alphas_cumprod[t], x)
+        low, share = t.long(), t - t.long()
+        between = torch.lerp(
+            log_sigma[low], log_sigma[(low + 1).clamp(max=len(log_sigma) - 1)], share.double()
+        )
+        A = column(1 / (1 + (2 * between).exp()), x)
         eps = (1 - A).sqrt() * (x - A.sqrt() * mean) / (A * std**2 + 1 - A)
         x_0 = (x - (1 - A).sqrt() * eps) / A.sqrt()
         return {"eps": eps, "x0": x_0, "v": A.sqrt() * eps - (1 - A).sqrt() * x_0}[prediction]
 
     return model
+
+
+def affine_parts(process, model, guide: float, level: int, num_draws: int | None = None, **options):
+    """Mean and variance of `edit` on scalars, exact where every step is affine in the state.
+
+    Row r of the batch meets draw number r as 1 and all others as 0; the last row meets zeros only.
+    """
+    num_draws = level if num_draws is None else num_draws
+    draws = torch.eye(num_draws + 1, dtype=torch.float64)[:num_draws, :, None]
+    noise = Replay(draws, torch.float64)
+    start = torch.full((num_draws + 1, 1), guide, dtype=torch.float64)
+    rows = edit(process, model, start, level, noise, **options)
+    assert noise.used == num_draws
+    return rows[-1].item(), ((rows[:-1] - rows[-1]) ** 2).sum().item()
+
+
+def recorded_gradient(spec: dict, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the gradient of a classifier that a case's `cond` entry describes."""
+
+    def gradient(x: Tensor, t: Tensor) -> Tensor:
+        return spec["scale"] * (spec["mu0"] * (column(y, x) - 1) - x) / (1 + spec["rate"] * column(t, x))
+
+    return gradient
 
 
 class Counted:
@@ -180,3 +247,12 @@ def recorded_rows(meta: dict, states: Tensor) -> Tensor:
 
 def down(step, x: Tensor, source: int, target: int = 0) -> Tensor:
     return walk(step, x, range(source, target - 1, -1))
+
+
+def orders(errors: list[float]) -> list[float]:
+    """Measured order of convergence between runs of which each has twice the steps."""
+    return [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
+
+
+def worst(difference: Tensor) -> float:
+    return difference.abs().max().item()

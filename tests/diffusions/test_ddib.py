@@ -1,7 +1,6 @@
 """DDIB: recorded runs, the closed form between Gaussians, orders of convergence, and cycles."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,8 +12,11 @@ from golden_samplers import (
     gaussian,
     make_model,
     openai_schedule,
+    orders,
     read_case,
+    recorded_gradient,
     walk,
+    worst,
 )
 
 from diffusions import DDIM, DDPM, decode, encode, make_schedule, respace, translate
@@ -26,15 +28,6 @@ X = torch.linspace(-0.3, 1.1, 15, dtype=torch.float64).view(5, 3)
 def ddim(schedule, K, **options):
     timesteps = respace("uniform-linspace", schedule.num_timesteps, K)
     return DDIM(schedule, timesteps, clip_denoised=False, **options)
-
-
-def orders(errors):
-    """Measured order of convergence between runs of which each has twice the steps."""
-    return [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
-
-
-def worst(difference):
-    return difference.abs().max().item()
 
 
 def recorded(case):
@@ -69,12 +62,17 @@ def test_the_authors_runs_from_the_same_parts(case):
         assert_golden(back, golden["decode_traj.f64"])
 
 
-def test_the_authors_encoding_of_a_translation():
-    """The decoding of this recorded run is guided by a classifier, which the samplers do not do."""
-    process, golden, source, _ = recorded("translate_ddim25_guided")
+def test_the_authors_translation_guided_by_a_classifier():
+    """Only the decoding is guided; it is clipped, where the encoding is not."""
+    process, golden, source, target = recorded("translate_ddim25_guided")
     states = encode_as_the_authors(process, source, golden["x_source"].double())
     assert_golden(states, golden["encode_traj.f64"])
     assert_golden(states[-1], golden["latent.f64"])
+    gradient = recorded_gradient(read_case("ddib", "translate_ddim25_guided")[0]["cond"], golden["y_target"])
+    clipping = DDIM(openai_schedule("linear", 1000), process.timesteps).guided(gradient)
+    back = down(clipping.start(target), states[-1], 25)
+    assert_golden(back, golden["decode_traj.f64"])
+    assert_golden(back[-1], golden["target.f64"])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """DDIM against the recorded programs, in both directions, and its order of convergence.
 
-The recorded runs with a classifier or classifier-free guidance have no test here: guidance is not
-part of the samplers. Those of xyfJASON's Euler and Heun samplers are other methods.
+The recorded runs with a classifier or classifier-free guidance are in test_guidance.py. Those of
+xyfJASON's Euler and Heun samplers are other methods.
 """
 
 import math

@@ -1,7 +1,7 @@
 """DDPM against the recorded programs, its variances, and what is refused.
 
-The recorded runs with a classifier (`guided_*`) or classifier-free guidance (`cfg_*`) have no test
-here: guidance is not part of the samplers.
+The recorded runs with a classifier (`guided_*`) or classifier-free guidance (`cfg_*`) are in
+test_guidance.py.
 """
 
 import math

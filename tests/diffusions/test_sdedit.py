@@ -1,10 +1,26 @@
-"""SDEdit: a recorded run, the exact moments of its result, and how often it calls and draws."""
+"""SDEdit: recorded runs, the exact moments of its result, and how often it calls and draws."""
+
+import math
 
 import pytest
 import torch
-from golden_samplers import Counted, Replay, assert_golden, ddpm_schedule, gaussian, make_model, xyf_case
+from golden_samplers import (
+    Counted,
+    Replay,
+    affine_parts,
+    assert_golden,
+    ddpm_schedule,
+    gaussian,
+    make_model,
+    read_case,
+    ve_denoiser,
+    ve_score,
+    worst,
+    xyf_case,
+)
 
-from diffusions import DDIM, DDPM, edit, make_schedule, respace
+from diffusions import DDIM, DDPM, NoiseSchedule, edit, make_schedule, respace
+from diffusions.ve import VESchedule
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
@@ -20,21 +36,120 @@ def test_xyf(dtype, tolerance):
     assert_golden(noised, golden["traj.f64"][0])
 
 
-def affine_parts(process, model, guide, level):
-    """Mean and variance of `edit` on scalars, exact where every step is affine in the state.
+def authors(process, model, x_0, keep, level, noise_e, noise_steps):
+    """The authors' loop: one noise a repeat for start and background, which is one level too noisy."""
+    states, samples = [], []
+    for e, draws in zip(noise_e, noise_steps, strict=True):
+        x = process.diffuse(x_0, level, e)
+        for k, z in zip(range(level, 0, -1), draws, strict=True):
+            states.append(x)
+            stepped = process.step(model, x, k, k - 1, lambda z=z: z)
+            x = torch.where(keep, process.diffuse(x_0, k, e), stepped)
+        samples.append(x)
+        x_0 = torch.where(keep, x_0, x)
+    return torch.stack(states), torch.stack(samples)
 
-    Row r of the batch meets draw number r as 1 and all others as 0; the last row meets zeros only.
+
+@pytest.mark.parametrize("case", ["small_t40_K3", "large_t25_K2"])
+def test_the_authors_runs_and_ours(case):
+    """The pictures agree where they may change, as the recorded networks do not look at the neighbours.
+
+    What is kept (theirs: mask == 1) has the noise of level 1 in theirs and is the guide in ours.
     """
-    draws = torch.eye(level + 1, dtype=torch.float64)[:level, :, None]
-    rows = edit(
-        process,
-        model,
-        torch.full((level + 1, 1), guide, dtype=torch.float64),
-        level,
-        Replay(draws, torch.float64),
+    meta, golden = read_case("sdedit", case)
+    schedule, level = ddpm_schedule("linear", 1000), meta["t"]
+    var_type = {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}[meta["var_type"]]
+    process = DDPM(schedule, range(1000), var_type=var_type, clip_denoised=False)
+    model, keep = make_model(meta["model"], schedule), golden["mask"] == 1
+    guide = (golden["img01"].double() * 2 - 1).expand(2, -1, -1, -1)
+    noises = golden["noise_e"], golden["noise_steps"]
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        given = [tensor.to(dtype) for tensor in noises]
+        states, samples = authors(process, model, guide.to(dtype), keep, level, *given)
+        assert_golden(states.double(), golden["states_before_denoise.f64"].flatten(0, 1), tolerance)
+        assert_golden(samples.double(), golden["samples.f64"], tolerance)
+
+    draws = [z for e, steps in zip(*noises, strict=True) for z in (e, *steps[:-1])]
+    noise, changed = Replay(draws, torch.float64), (~keep).expand(2, -1, -1, -1)
+    repeats = meta["K"]
+    ours = edit(process, model, guide, level, noise, mask=changed.float(), fixed_noise=True, repeats=repeats)
+    assert noise.used == len(draws) == repeats * level
+    assert torch.equal(ours[~changed], guide[~changed])
+    theirs = golden["samples.f64"][-1]
+    assert_golden(ours[changed], theirs[changed])
+    assert_golden(process.diffuse(guide, 1, noises[0][-1])[~changed], theirs[~changed])
+    assert (theirs - ours)[~changed].std() * 127.5 > 0.8  # grey levels
+
+
+def paper(process, step, diffuse, guide, mask, noise, levels):
+    """The paper's masked algorithm: what is kept gets the noise of the level that the step leaves."""
+    states, ends, x = [], [], guide
+    for _ in range(2):
+        z = noise()
+        x = torch.lerp(diffuse(guide, levels[0], z), diffuse(x, levels[0], z), mask)
+        states.append(x)
+        for level in levels:
+            z = noise()
+            stepped = process.step(step, x, level, level - 1, lambda z=z: z)
+            x = torch.lerp(diffuse(guide, level, z), stepped, mask)
+            states.append(x)
+        ends.append(x)
+    return torch.stack(states), torch.stack(ends)
+
+
+def test_the_paper_s_masked_ve_algorithm_and_ours():
+    """DDPM's fixed_large on the sigmas from t = 0 to t0; it ends at sigma_min, where ours goes on to 0."""
+    meta, golden = read_case("sdedit_paper", "ve_masked_N20_K2")
+    sigmas = 0.01 * 1000 ** (torch.arange(21, dtype=torch.float64) / 40)
+    process = DDPM(VESchedule(sigmas), range(21), "score", "fixed_large", clip_denoised=False)
+    model, draws = ve_score(meta["denoiser"]), golden["noise"].double()
+    guide, mask = golden["x_guide"].double(), golden["omega"].double().expand(2, -1, -1, -1)
+    noise = Replay(draws, torch.float64)
+    states, ends = paper(process, model, process.diffuse, guide, mask, noise, range(21, 1, -1))
+    assert_golden(states, golden["traj.f64"])
+    assert_golden(ends, golden["end_of_repeat.f64"])
+
+    kept, changed = mask == 0, mask == 1
+    for repeat in (0, 1):
+        start, *steps = draws[21 * repeat : 21 * (repeat + 1)]
+        fresh = Replay([start, *(part for z in steps for part in (z, z + 1))], torch.float64)
+        ours = edit(process, model, guide, 21, fresh, mask=mask)
+        assert fresh.used == 1 + 2 * 20
+        assert torch.equal(ours[kept], guide[kept])
+        last = process.step(model, ends[repeat], 1, 0)
+        assert_golden(ours[changed], last[changed])
+        assert 0.01 < worst((ends[repeat] - guide)[kept]) < 0.1
+        guide = torch.where(changed, ends[repeat], guide)
+
+
+def test_the_paper_s_masked_vp_algorithm():
+    """Its betas beta(t) dt give DDPM's fixed_large steps, but its alpha(t) is not their product."""
+    meta, golden = read_case("sdedit_paper", "vp_masked_N20_K2")
+    network = ve_denoiser(meta["denoiser"])
+    low, high, dt = 0.1, 20.0, 0.5 / 20
+
+    def alpha(n):
+        return math.exp(-((n * dt) ** 2) * (high - low) / 4 - n * dt * low / 2)
+
+    def score(x, t):
+        signal, variance = alpha(int(t[0])), 1 - alpha(int(t[0])) ** 2
+        sigma = torch.full((len(x),), math.sqrt(variance) / signal, dtype=x.dtype)
+        return (signal * network(x / signal, sigma) - x) / variance
+
+    def diffuse(x, level, z):
+        return alpha(level - 1) * x + math.sqrt(1 - alpha(level - 1) ** 2) * z
+
+    # level n + 1 is t = n dt; below the first of them lies one of almost no noise, where they end
+    betas = torch.tensor(
+        [1e-4, *((low + n * dt * (high - low)) * dt for n in range(1, 21))], dtype=torch.float64
     )
-    mean = rows[-1]
-    return mean.item(), ((rows[:-1] - mean) ** 2).sum().item()
+    process = DDPM(NoiseSchedule(betas), range(21), "score", "fixed_large", clip_denoised=False)
+    guide, mask = golden["x_guide"].double(), golden["omega"].double().expand(2, -1, -1, -1)
+    noise = Replay(golden["noise"], torch.float64)
+    states, ends = paper(process, score, diffuse, guide, mask, noise, range(21, 1, -1))
+    assert_golden(states, golden["traj.f64"])
+    assert_golden(ends, golden["end_of_repeat.f64"])
+    assert process.levels[21].signal / alpha(20) < 0.9
 
 
 @pytest.mark.parametrize(
