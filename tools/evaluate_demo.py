@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import sample_sdedit
 from tools.train_demo import augment, read_data
 
 CONFIG, WEIGHTS = "configs/demo/fruits64.yaml", "weights/fruits64.safetensors"
-SEEDS = range(8)
+NUM_SAMPLES = 8
 
 
 def judge_network(num_classes: int) -> nn.Sequential:
@@ -102,20 +103,34 @@ def nearest(queries: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
     return distance / queries.shape[1] ** 0.5, index
 
 
-def judge_sdedit(judge: nn.Module, names: list[str], edit: list[str], out: Path) -> tuple[float, Tensor]:
-    """Edit assets/strokes with 8 seeds; return the share of intended classes, and all pictures."""
-    hits, pictures = [], []
-    for seed in SEEDS:
-        folder = out / "sdedit" / f"seed{seed}"
-        run(sample_sdedit, "--input_dir", "assets/strokes", "--save_dir", folder, "--seed", seed, *edit)
-        results = read_pictures(folder)
-        x = torch.stack(list(results.values()))
-        meant = [next(i for i, name in enumerate(names) if stem.startswith(name)) for stem in results]
-        hits.append(classify(judge, x) == torch.tensor(meant))
+def judge_sdedit(
+    judge: nn.Module, names: list[str], edit: list[str], labelled: bool, out: Path
+) -> tuple[float, Tensor]:
+    """Edit assets/strokes, 8 samples each; return the share of intended classes, and all pictures."""
+    shares, pictures = [], []
+    for index, name in enumerate(names):
+        folder = out / "strokes" / name  # a folder a class, as a run has one label
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in Path("assets/strokes").glob(f"{name}*.png"):
+            shutil.copy(path, folder)
+        results = out / "sdedit" / ("labelled" if labelled else "free") / name
+        label = ["--class_label", name] if labelled else []
+        run(
+            sample_sdedit,
+            "--input_dir",
+            folder,
+            "--save_dir",
+            results,
+            "--samples",
+            NUM_SAMPLES,
+            *edit,
+            *label,
+        )
+        x = torch.stack(list(read_pictures(results).values()))
+        shares.append((classify(judge, x) == index).double().view(-1, NUM_SAMPLES).mean(1))
+        print(f"  {name}: {', '.join(f'{share:.0%}' for share in shares[-1].tolist())}", flush=True)
         pictures.append(x)
-    per_stroke = torch.stack(hits).double().mean(0)
-    print(*(f"  {stem}: {share:.0%}" for stem, share in zip(results, per_stroke, strict=True)), sep="\n")
-    return per_stroke.mean().item(), torch.cat(pictures)
+    return torch.cat(shares).mean().item(), torch.cat(pictures)
 
 
 def judge_ddib(
@@ -153,6 +168,11 @@ def main() -> None:
     parser.add_argument(
         "--edit", default="--respace_steps 100 --edit_steps 50", help="SDEdit setting to judge"
     )
+    parser.add_argument(
+        "--labelled",
+        default="--respace_steps 100 --edit_steps 65 --guidance_scale 4",
+        help="SDEdit setting to judge with the class label",
+    )
     parser.add_argument("--translate", default="--respace_type quad90", help="DDIB setting to judge")
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -160,17 +180,19 @@ def main() -> None:
     test = held_out(sources)
     judge, accuracy = train_judge(images, labels, test)
     print(f"judge: {accuracy:.1%} on {int(test.sum())} held-out views of {len(test)}", flush=True)
-    sdedit, edited = judge_sdedit(judge, names, args.edit.split(), args.save_dir)
+    sdedit, edited = judge_sdedit(judge, names, args.edit.split(), False, args.save_dir)
+    labelled, edited_labelled = judge_sdedit(judge, names, args.labelled.split(), True, args.save_dir)
     ddib, error, translated = judge_ddib(judge, names, args.translate.split(), args.save_dir)
     pool = torch.cat([signature(images), signature(images.flip(3))])
     own = torch.cdist(signature(images[::12]), signature(images))
     own[own < 1e-3] = torch.inf
     near = (own.min(1).values / pool.shape[1] ** 0.5).median().item()
     rows = [("judge's accuracy on its own split", f"{accuracy:.1%}")]
-    rows += [(f"SDEdit `{args.edit}`: intended class, {len(SEEDS)} seeds", f"{sdedit:.1%}")]
+    rows += [(f"SDEdit `{args.edit}`: intended class, {NUM_SAMPLES} samples", f"{sdedit:.1%}")]
+    rows += [(f"SDEdit `{args.labelled}` with the label: likewise", f"{labelled:.1%}")]
     rows += [(f"DDIB `{args.translate}`, all ordered pairs: judged as class B", f"{ddib:.1%}")]
     rows += [("DDIB A to A: largest RMSE on [-1, 1]", f"{error:.4f}")]
-    for name, x in (("SDEdit", edited), ("DDIB", translated)):
+    for name, x in (("SDEdit", edited), ("SDEdit with the label", edited_labelled), ("DDIB", translated)):
         distance, _ = nearest(signature(x), pool)
         rows += [
             (f"{name}: median distance to the nearest training picture", f"{distance.median():.3f}"),
