@@ -1,6 +1,6 @@
 """The ADM networks of Dhariwal & Nichol (2021), with the state-dict keys of openai/guided-diffusion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    UNetConfig,
     UpConv2d,
     Upsample,
     add,
@@ -24,25 +25,15 @@ from models.layers import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class EncoderConfig(UNetConfig):
     """What the UNet and the noisy classifier have in common."""
 
-    image_size: int
-    """Height and width of the images, in pixels."""
-    in_channels: int = 3
-    out_channels: int
+    out_channels: int = field()
     """Channels (UNet; twice in_channels with learned variance) or logits (classifier)."""
-    model_channels: int
-    """Width that channel_mult multiplies; a quarter of the embedding's width."""
     channel_mult: tuple[float, ...]
-    """Width of each resolution, in model_channels, from the finest down."""
-    num_res_blocks: int
-    attention_resolutions: tuple[int, ...]
-    """Image sizes, in pixels, at which the blocks attend (openai's flag, not its inner rates)."""
     num_heads: int = 1
     num_head_channels: int | None = None
     """Channels a head; where given, num_heads has no effect."""
-    dropout: float = 0.0
     conv_resample: bool = True
     resblock_updown: bool = False
     use_scale_shift_norm: bool = False

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    UNetConfig,
     Upsample,
     add,
     attend,
@@ -25,21 +26,9 @@ EPS = 1e-6  # TensorFlow's choice, which the converted weights were trained with
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMUNetConfig:
+class DDPMUNetConfig(UNetConfig):
     """The UNet of "Denoising Diffusion Probabilistic Models"."""
 
-    image_size: int
-    """Height and width of the images, in pixels."""
-    in_channels: int = 3
-    out_channels: int = 3
-    model_channels: int
-    """Width that channel_mult multiplies; a quarter of the embedding's width."""
-    channel_mult: tuple[int, ...]
-    """Width of each resolution, in model_channels, from the finest down."""
-    num_res_blocks: int
-    attention_resolutions: tuple[int, ...]
-    """Image sizes, in pixels, at which the blocks attend; the middle always does."""
-    dropout: float = 0.0
     conv_resample: bool = True
 
 

@@ -1,10 +1,30 @@
-"""Layers that every network family shares: embeddings, norms, activations, attention."""
+"""What every network family shares: config, embeddings, norms, activations, attention."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """What all UNets have in common."""
+
+    image_size: int
+    """Height and width of the images, in pixels."""
+    in_channels: int = 3
+    out_channels: int = 3
+    """Those of the images; twice as many where the network learned its variance."""
+    model_channels: int
+    """Width that channel_mult multiplies; a quarter of the embedding's width."""
+    channel_mult: tuple[int, ...]
+    """Width of each resolution, in model_channels, from the finest down."""
+    num_res_blocks: int
+    attention_resolutions: tuple[int, ...]
+    """Image sizes, in pixels, at which the blocks attend; the middle always does."""
+    dropout: float = 0.0
 
 
 def timestep_embedding(t: Tensor, dim: int, *, cos_first: bool, full_range: bool) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    UNetConfig,
     add,
     attend,
     check_size,
@@ -27,21 +28,9 @@ CONV_IN = 3  # its place in the published numbering; all later bare convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
-class NCSNPPConfig:
+class NCSNPPConfig(UNetConfig):
     """The NCSN++ of "Score-Based Generative Modeling through Stochastic Differential Equations"."""
 
-    image_size: int
-    """Height and width of the images, in pixels."""
-    in_channels: int = 3
-    out_channels: int = 3
-    model_channels: int
-    """Width that channel_mult multiplies; a quarter of the embedding's width."""
-    channel_mult: tuple[int, ...]
-    """Width of each resolution, in model_channels, from the finest down."""
-    num_res_blocks: int
-    attention_resolutions: tuple[int, ...]
-    """Image sizes, in pixels, at which the network attends; the middle always does."""
-    dropout: float = 0.0
     progressive: str = "output_skip"
     """How the output is made: 'output_skip' sums an image of each resolution, 'none' takes the finest."""
     progressive_input: str = "input_skip"

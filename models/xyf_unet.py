@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.layers import (
     GroupNorm,
     SiLU,
+    UNetConfig,
     UpConv2d,
     Upsample,
     add,
@@ -27,32 +28,14 @@ from models.layers import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class XyfConfig:
-    """What both networks have in common."""
-
-    image_size: int
-    """Height and width of the images, in pixels."""
-    in_channels: int = 3
-    out_channels: int = 3
-    model_channels: int
-    """Width that channel_mult multiplies; a quarter of the embedding's width."""
-    channel_mult: tuple[int, ...]
-    """Width of each resolution, in model_channels, from the finest down."""
-    num_res_blocks: int
-    attention_resolutions: tuple[int, ...]
-    """Image sizes, in pixels, at which the blocks attend; the middle always does, in one head."""
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class XyfUNetConfig(XyfConfig):
+class XyfUNetConfig(UNetConfig):
     """The unconditional network."""
 
     num_heads: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class XyfAdaGNUNetConfig(XyfConfig):
+class XyfAdaGNUNetConfig(UNetConfig):
     """The class-conditional network, of adaptive group norms and residual changes of size."""
 
     label_optional: ClassVar[bool] = True
@@ -65,7 +48,7 @@ class XyfAdaGNUNetConfig(XyfConfig):
 class ResBlock(nn.Module):
     """Two convolutions, the embedding added between them."""
 
-    def __init__(self, config: XyfConfig, in_channels: int, channels: int):
+    def __init__(self, config: UNetConfig, in_channels: int, channels: int):
         super().__init__()
         self.blk1 = nn.Sequential(
             GroupNorm(32, in_channels), SiLU(), nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -87,7 +70,7 @@ class ResBlock(nn.Module):
 class AdaGN(nn.Module):
     """Group norm whose scale and shift come from the embedding: norm(x) (1 + scale) + shift."""
 
-    def __init__(self, config: XyfConfig, channels: int):
+    def __init__(self, config: UNetConfig, channels: int):
         super().__init__()
         self.gn = GroupNorm(32, channels)
         self.proj = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.model_channels, 2 * channels))
@@ -99,7 +82,9 @@ class AdaGN(nn.Module):
 class AdaGNResBlock(nn.Module):
     """Two convolutions around an adaptive group norm, with an optional change of size in the first."""
 
-    def __init__(self, config: XyfConfig, in_channels: int, channels: int, resample: nn.Module | None = None):
+    def __init__(
+        self, config: UNetConfig, in_channels: int, channels: int, resample: nn.Module | None = None
+    ):
         super().__init__()
         self.resample = resample or nn.Identity()
         self.blk1 = nn.Sequential(
@@ -156,7 +141,7 @@ class _Walk(nn.Module):
 
     def __init__(
         self,
-        config: XyfConfig,
+        config: UNetConfig,
         res_block: Callable[[int, int], nn.Module],
         attention: Callable[[int], nn.Module],
         downsample: Callable[[int], nn.Module],
