@@ -69,3 +69,22 @@ def test_translating_a_class_to_itself_returns_the_image_and_to_another_does_not
     assert rmse(lime, pixels(source)) > 0.1
     red, green, _ = lime[(lime < 0.8).any(2)].mean(0)
     assert green > red
+
+
+@pytest.mark.parametrize("repeats", ["1", "3"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++", "ve"])
+def test_the_shipped_masks_hold_to_the_byte(tmp_path, sampler, repeats):
+    model = list(MODEL)
+    if sampler == "ve":
+        model[1] = str(ROOT / "configs/demo/fruits64_ve.yaml")
+    else:
+        model += ["--sampler", sampler]
+    edits = ROOT / "assets/edits"
+    words = ["--input_dir", str(edits / "guides"), "--mask_dir", str(edits / "masks"), "--repeats", repeats]
+    steps = ["--respace_steps", "12", "--edit_steps", "6"]
+    assert sample_sdedit.main([*model, *words, *steps, "--save_dir", str(tmp_path)]) == 0
+    for path in sorted((edits / "guides").glob("*.png")):
+        guide, result = (np.asarray(Image.open(p).convert("RGB")) for p in (path, tmp_path / path.name))
+        kept = np.asarray(Image.open(edits / "masks" / path.name)) == 0
+        assert np.array_equal(result[kept], guide[kept])
+        assert (result[~kept] != guide[~kept]).mean() > 0.3
