@@ -1,24 +1,35 @@
 """The mathematics: schedules, respacing, samplers, and the two methods built on them."""
 
+from diffusions.bdia import BDIA
+from diffusions.cycle_diffusion import cycle_translate, record_noise, replay_noise
 from diffusions.ddib import decode, encode, translate
 from diffusions.ddim import DDIM
 from diffusions.ddpm import DDPM
 from diffusions.dpm_solver import DPMSolver
 from diffusions.guidance import classifier_free, classifier_gradient
+from diffusions.heun import Heun
+from diffusions.inversion import FixedPointInversion, SourceInversion
+from diffusions.pairs import carry_latent, match_timesteps
 from diffusions.respacing import respace
 from diffusions.schedule import NoiseSchedule, make_schedule
 from diffusions.sdedit import distance, edit, edit_within
 from diffusions.ve import PredictorCorrector, as_ve, from_unit_range, make_ve_schedule
 
 __all__ = [
+    "BDIA",
     "DDIM",
     "DDPM",
     "DPMSolver",
+    "FixedPointInversion",
+    "Heun",
     "NoiseSchedule",
     "PredictorCorrector",
+    "SourceInversion",
     "as_ve",
+    "carry_latent",
     "classifier_free",
     "classifier_gradient",
+    "cycle_translate",
     "decode",
     "distance",
     "edit",
@@ -27,6 +38,9 @@ __all__ = [
     "from_unit_range",
     "make_schedule",
     "make_ve_schedule",
+    "match_timesteps",
+    "record_noise",
+    "replay_noise",
     "respace",
     "translate",
 ]

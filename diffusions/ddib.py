@@ -2,60 +2,71 @@
 
 from torch import Tensor
 
-from diffusions.ddim import DDIM
-from diffusions.process import Model
+from diffusions.pairs import carry_latent
+from diffusions.process import Model, Process
 
 
-def translate(process: DDIM, source_model: Model, target_model: Model, x_0: Tensor) -> Tensor:
+def translate(
+    process: Process,
+    source_model: Model,
+    target_model: Model,
+    x_0: Tensor,
+    target_process: Process | None = None,
+) -> Tensor:
     """Translate images from one model's domain to another's (Su et al. 2023, algorithm 1).
 
     Args:
-        process: DDIM with eta = 0, K steps.
-        source_model: The network of the images' domain; called K times.
-        target_model: The network of the wanted domain; called K times.
+        process: K steps that run both ways: DDIM with eta = 0, one of its other inversions, Heun or BDIA.
+        source_model: The network of the images' domain; called K times by DDIM.
+        target_model: The network of the wanted domain, likewise.
         x_0: Images, shape [B, C, ...], range [-1, 1].
+        target_process: Steps of the target model, where it was trained on another schedule; its last
+            level should have the noise of that of `process`, see `match_timesteps`.
 
     Returns:
-        Images, shape of x_0, at least float32; range [-1, 1] where the process clips.
+        Images, shape of x_0, at least float32; range [-1, 1] where the process that decodes clips.
 
     Raises:
-        ValueError: A process that does not run upwards.
+        ValueError: A process that does not run upwards, or two whose latents differ in form.
     """
-    return decode(process, target_model, encode(process, source_model, x_0))
+    latent = encode(process, source_model, x_0)
+    if target_process is None:
+        return decode(process, target_model, latent)
+    return decode(target_process, target_model, carry_latent(latent, process, target_process))
 
 
-def encode(process: DDIM, model: Model, x_0: Tensor) -> Tensor:
-    """Follow the ODE from images up to noise, level 0 to K; nothing is clipped on this way.
+def encode(process: Process, model: Model, x_0: Tensor) -> Tensor:
+    """Follow the ODE from images up to noise, level 0 to K; nothing is clipped or guided on this way.
 
     Args:
-        process: DDIM with eta = 0, K steps.
-        model: The network; called K times.
+        process: K steps that run upwards, as for `translate`.
+        model: The network; called K times by DDIM.
         x_0: Images, shape [B, C, ...], range [-1, 1].
 
     Returns:
-        x_K, shape of x_0, at least float32.
+        x_K, shape of x_0, by BDIA [B, 2C, ...]; at least float32.
 
     Raises:
         ValueError: A process that does not run upwards.
     """
-    x = x_0
+    step, x = process.start(model), x_0
     for k in range(process.num_steps):
-        x = process.step(model, x, k, k + 1)
+        x = step(x, k, k + 1)
     return x
 
 
-def decode(process: DDIM, model: Model, x_t: Tensor) -> Tensor:
+def decode(process: Process, model: Model, x_t: Tensor) -> Tensor:
     """Follow the ODE from noise down to images, level K to 0.
 
     Args:
-        process: DDIM with eta = 0, K steps.
-        model: The network; called K times.
-        x_t: State of level K, shape [B, C, ...].
+        process: K steps, as for `translate`, or DPMSolver.
+        model: The network; called K times by DDIM.
+        x_t: State of level K, shape [B, C, ...], for BDIA [B, 2C, ...].
 
     Returns:
-        Images, shape of x_t, at least float32; range [-1, 1] where the process clips.
+        Images, shape [B, C, ...], at least float32; range [-1, 1] where the process clips.
     """
-    x = x_t
+    step, x = process.start(model), x_t
     for k in range(process.num_steps, 0, -1):
-        x = process.step(model, x, k, k - 1)
+        x = step(x, k, k - 1)
     return x
