@@ -39,13 +39,13 @@ def main(argv: list[str] | None = None) -> int:
         options.check_paths(args)
         options.check_edit_options(args)
 
-        from utils import assemble, inputs, launch, results  # torch: only once the paths are good
+        from utils import assemble, inputs, launch, results, run  # torch: only once the paths are good
 
         config = assemble.read_config(args.config, args.overrides)
         trained = assemble.read_trained(config)
         timesteps = assemble.read_timesteps(args, config, default_steps=None)
         process = assemble.make_process(args, config, trained, timesteps)
-        guidance = assemble.Guidance(args, config, args.class_label)
+        guidance = assemble.Guidance(args, config, args.class_label and [args.class_label])
         levels = choose_levels(args, process)
         names = assemble.find_inputs(args, inputs.SUFFIXES)
         reader = inputs.Inputs(
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             return options.EXIT_DONE
         place = launch.start(args.cpu, args.precision)
         network = assemble.load_network(config, args.weights, place)
-        model, gradient, modules = guidance.load(network, place)
+        [(model, gradient)], modules = guidance.load(network, place)
 
     editor = Editor(args, process.guided(gradient), model, levels)
     parameters = {
@@ -72,10 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         "sampler": args.sampler,
         "var_type": getattr(process, "var_type", None),
         "repeats": args.repeats,
+        "class_label": guidance.labels[0],
         **guidance.parameters,
     }
     calls = calls_a_level * (sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2))
-    code = assemble.run(args, place, items, reader, editor, modules, calls, parameters)
+    code = run.run_items(args, place, items, reader, editor, modules, calls, parameters)
     launch.finish()
     return code
 
@@ -160,7 +161,8 @@ class Editor:
             noised = noised / math.hypot(here.signal, here.noise)
         notes = self._notes(level)
         edited = self._edit(level, items, tensors)
-        return [Result(x, z, self.levels[level], notes) for x, z in zip(edited, noised, strict=True)]
+        folder = self.levels[level]
+        return [Result(x, z, folder=folder, notes=notes) for x, z in zip(edited, noised, strict=True)]
 
     def _edit_within(self, items: list["Item"], tensors: dict[str, "Tensor"]) -> list[list["Result"]]:
         from diffusions import distance, edit_within

@@ -1,8 +1,6 @@
 """What both commands share between their options and their loop: config, process, networks, files."""
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from diffusions import (
+    BDIA,
     DDIM,
     DDPM,
     DPMSolver,
+    FixedPointInversion,
+    Heun,
     NoiseSchedule,
     PredictorCorrector,
+    SourceInversion,
     as_ve,
     classifier_free,
     classifier_gradient,
@@ -28,15 +30,11 @@ from diffusions.process import Gradient, Model, Process
 from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
-from utils import images, job, options
+from utils import images, options
 from utils.checkpoint import load_weights
 from utils.config import Config, class_index, load_config
-from utils.inputs import Inputs
-from utils.launch import Launch, Progress
-from utils.results import STRIPS, Result, Writer
-
-Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
-"""(items, their tensors [B, ...]) -> the results of each item."""
+from utils.launch import Launch
+from utils.results import STRIPS
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,21 @@ def make_process(args: argparse.Namespace, config: Config, trained: Trained, tim
     return PredictorCorrector(*given, var_type, clip, corrector_steps=args.corrector_steps, snr=args.snr)
 
 
+def make_solver(args: argparse.Namespace, trained: Trained, timesteps: list[int]) -> tuple[Process, Process]:
+    """Build what follows the ODE up and what follows it down, as the options name them."""
+    given = (trained.schedule, timesteps, trained.prediction)
+    if args.solver == "cycle-diffusion":
+        both = DDPM(*given)
+    elif args.solver == "exact":
+        both = BDIA(*given, clip_denoised=False)  # what is clipped cannot be undone
+    elif args.solver == "ddim":
+        kinds = {"source": SourceInversion, "fixed_point": FixedPointInversion}
+        both = kinds.get(args.inversion, DDIM)(*given)
+    else:
+        both = Heun(*given)
+    return both, DPMSolver(*given) if args.solver == "dpm-solver++" else both
+
+
 def _choose_variance(args: argparse.Namespace, config: Config) -> str:
     var_type = args.var_type or options.var_type(config.diffusion.var_type)
     if var_type == "learned_range":
@@ -164,15 +177,17 @@ class Network:
     module: nn.Module
     trained: Trained
 
-    def model(self, label: int | None) -> Model:
-        """Return the network as a callable of (x_t, t) alone, for one class or, with None, for none."""
+    def model(self, label: int | Tensor | None) -> Model:
+        """Return the network as a callable of (x_t, t) alone, for a class, one an image [B], or none."""
         return self.trained.adapt(bind_class(self.module, label))
 
 
-def bind_class(network: nn.Module, label: int | None) -> Model:
-    """Return a network as a callable of (x_t, t) alone, for one class or, with None, for none."""
+def bind_class(network: nn.Module, label: int | Tensor | None) -> Model:
+    """Return a network as a callable of (x_t, t) alone, for a class, one an image [B], or none."""
     if label is None:
         return network
+    if isinstance(label, Tensor):
+        return lambda x, t: network(x, t, label)
     return lambda x, t: network(x, t, torch.full((len(x),), label, device=x.device))
 
 
@@ -193,15 +208,56 @@ def _load(config: Config, weights: Path, launch: Launch) -> nn.Module:
     return cast_network(network.to(launch.device), launch.dtype)
 
 
+class Swap:
+    """Keeps on the device only the networks that are at work: those that encode, or those that decode."""
+
+    def __init__(self, device: torch.device, source: list[nn.Module], target: list[nn.Module]):
+        """
+        Args:
+            device: Where they work.
+            source: Networks that encode.
+            target: Networks that decode; empty to leave all where they are.
+        """
+        self._device, self._source, self._target = device, source, target
+
+    def to_source(self) -> None:
+        """Bring the networks that encode."""
+        self._move(self._target, self._source)
+
+    def to_target(self) -> None:
+        """Bring the networks that decode."""
+        self._move(self._source, self._target)
+
+    def _move(self, away: list[nn.Module], here: list[nn.Module]) -> None:
+        if not self._target:
+            return
+        for module in away:
+            module.to("cpu")
+        for module in here:
+            module.to(self._device)
+
+
+def check_pair(source: Config, target: Config) -> None:
+    """Refuse two networks that cannot translate between one another.
+
+    Raises:
+        ValueError: Images of another size or number of channels.
+    """
+    for key in ("image_size", "in_channels"):
+        a, b = getattr(source.model, key), getattr(target.model, key)
+        if a != b:
+            raise ValueError(f"--config_B: its {key} is {b}, that of --config {a}; they must be equal")
+
+
 class Guidance:
     """What the guidance options ask for: checked before anything is loaded, loaded when it is needed."""
 
-    def __init__(self, args: argparse.Namespace, config: Config, class_label: str | None):
+    def __init__(self, args: argparse.Namespace, config: Config, classes: list[str] | None):
         """
         Args:
             args: The options.
             config: Of the network that is guided.
-            class_label: Index or name of the class to lean to.
+            classes: Index or name of each class to lean to; None to lean to none.
 
         Raises:
             ValueError: Options that do not go together or with the networks.
@@ -210,20 +266,22 @@ class Guidance:
         self._scale = args.guidance_scale
         self._away = self._classifier = None
         has_classes = getattr(config.model, "num_classes", None) is not None
-        if class_label is None and (self._scale != 1 or args.classifier):
-            raise ValueError("guidance leads to a class; name it by --class_label")
+        if classes is None and (self._scale != 1 or args.classifier):
+            raise ValueError("guidance leads to a class; name the class of the results")
         if args.unconditional and self._scale == 1:
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
-        self.label = None
-        if class_label is not None and (has_classes or not args.classifier):
-            self.label = class_index(config, class_label)
-        elif class_label is None or has_classes:
-            self.label = unconditional_label(config)
+        if classes is None:
+            self.labels = [unconditional_label(config)]
+        elif args.classifier and not has_classes:
+            self.labels = [None] * len(classes)
+        else:
+            self.labels = [class_index(config, name) for name in classes]
+        """What the network is told for each class."""
         if self._scale != 1:
             self._away = self._check_unconditional(config)
         if args.classifier:
             self._classifier = self._check_classifier(config)
-            self._class = class_index(self._classifier, class_label)
+            self._classes = [class_index(self._classifier, name) for name in classes]
 
     def _check_unconditional(self, config: Config) -> Config:
         if not self._args.unconditional:
@@ -268,7 +326,7 @@ class Guidance:
     @property
     def parameters(self) -> dict[str, object]:
         """What the PNG files record of the guidance."""
-        found: dict[str, object] = {"class_label": self.label}
+        found: dict[str, object] = {}
         if self._away is not None:
             found["guidance_scale"] = self._scale
         if self._args.unconditional:
@@ -276,32 +334,37 @@ class Guidance:
         if self._classifier is not None:
             found |= {
                 "classifier": self._args.classifier[1].name,
-                "classifier_class": self._class,
                 "classifier_scale": self._args.classifier_scale,
             }
         return found
 
-    def load(self, network: Network, launch: Launch) -> tuple[Model, Gradient | None, list[nn.Module]]:
+    def load(
+        self, network: Network, launch: Launch
+    ) -> tuple[list[tuple[Model, Gradient | None]], list[nn.Module]]:
         """Load what guides.
 
         Returns:
-            The guided network; the classifier's gradient, if any; every module that will be called.
+            For each class the guided network and the classifier's gradient, if any; every module that
+            will be called.
 
         Raises:
             ValueError: Weights that are broken, unsafe or those of another network.
         """
-        model, modules = network.model(self.label), [network.module]
+        models, modules = [network.model(label) for label in self.labels], [network.module]
+        gradients: list[Gradient | None] = [None] * len(models)
         if self._away is not None:
             away = network
             if self._args.unconditional:
                 away = load_network(self._away, self._args.unconditional[1], launch)
                 modules.append(away.module)
-            model = classifier_free(model, away.model(unconditional_label(self._away)), self._scale)
-        if self._classifier is None:
-            return model, None, modules
-        classifier = _load(self._classifier, self._args.classifier[1], launch)
-        gradient = classifier_gradient(classifier, self._class, self._args.classifier_scale)
-        return model, gradient, [*modules, classifier]
+            without = away.model(unconditional_label(self._away))
+            models = [classifier_free(model, without, self._scale) for model in models]
+        if self._classifier is not None:
+            classifier = _load(self._classifier, self._args.classifier[1], launch)
+            modules.append(classifier)
+            scale = self._args.classifier_scale
+            gradients = [classifier_gradient(classifier, label, scale) for label in self._classes]
+        return list(zip(models, gradients, strict=True)), modules
 
 
 def _table(config: Config) -> tuple[object, ...]:
@@ -321,73 +384,3 @@ def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...] = images.SUF
             f"{args.input_dir}/{STRIPS}: --comparison saves its strips under this name; rename it"
         )
     return names
-
-
-def run(
-    args: argparse.Namespace,
-    launch: Launch,
-    items: list[job.Item],
-    inputs: Inputs,
-    sample: Sampler,
-    modules: list[nn.Module],
-    calls_per_item: int,
-    parameters: dict[str, object],
-) -> int:
-    """Do this process's share of the items.
-
-    Args:
-        args: The options.
-        launch: This process.
-        items: All that is to be done.
-        inputs: Reads what an item needs.
-        sample: The method, on one batch.
-        modules: Networks whose calls are the progress.
-        calls_per_item: Network calls that the method makes for an item.
-        parameters: What the PNG files record of how they were made, beside what is common.
-
-    Returns:
-        Exit code: 0, or 3 where some images failed. One of several processes returns 0 all the same:
-        a launcher would stop the others, which still have work.
-    """
-    mine = job.share(items, launch.rank, launch.world_size)
-    progress = Progress(len(mine), calls_per_item, launch.rank)
-    for module in modules:
-        module.register_forward_pre_hook(lambda _, given: progress.network_called(len(given[0])))
-    common = {
-        "config": args.config.name,
-        "weights": args.weights.name,
-        "seed": args.seed,
-        "respace_type": args.respace_type,
-        "fit": args.fit,
-        "precision": str(launch.dtype).removeprefix("torch."),
-    }
-    writer = Writer(args.save_dir, args.comparison, None if args.no_metadata else {**parameters, **common})
-
-    def load(item: job.Item) -> dict[str, Tensor]:
-        try:
-            return inputs.load(item.name)
-        except (ValueError, OSError):
-            progress.skipped(1)
-            raise
-
-    def process(batch: list[job.Item], tensors: dict[str, Tensor]) -> list[tuple[Tensor, list[Result]]]:
-        tensors = {
-            key: tensor.to(launch.device).contiguous(memory_format=torch.channels_last)
-            for key, tensor in tensors.items()
-        }
-        return list(zip(tensors["image"], sample(batch, tensors), strict=True))
-
-    micro_batch = args.micro_batch or (16 if launch.device.type == "cuda" else 4)
-    start = time.monotonic()
-    with torch.inference_mode():
-        outcome = job.run(mine, micro_batch, load, process, lambda item, output: writer.write(item, *output))
-    progress.close()
-    _report(outcome, launch, args.save_dir, time.monotonic() - start)
-    alone = launch.world_size == 1
-    return options.EXIT_SOME_FAILED if outcome.failures and alone else options.EXIT_DONE
-
-
-def _report(outcome: job.Outcome, launch: Launch, save_dir: Path, seconds: float) -> None:
-    rank = f"[{launch.rank}/{launch.world_size}] " if launch.world_size > 1 else ""
-    failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
-    print(f"{rank}{outcome.num_done} images in {save_dir}{failed}, {seconds:.1f} s", file=sys.stderr)

@@ -74,6 +74,8 @@ class Progress:
 
     def __init__(self, num_images: int, calls_per_image: int, rank: int):
         self._calls_per_image = calls_per_image
+        self.num_calls = 0
+        """Network evaluations so far, counted by the image."""
         self._total, self._done, self._last = num_images, 0.0, time.monotonic()
         self._start = self._last
         self._quiet = rank != 0
@@ -83,6 +85,7 @@ class Progress:
 
     def network_called(self, batch_size: int) -> None:
         """Count one network call on a batch."""
+        self.num_calls += batch_size
         self._advance(batch_size / self._calls_per_image)
 
     def skipped(self, num_images: int) -> None:

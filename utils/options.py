@@ -21,6 +21,8 @@ RESPACE_TYPES = (
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")
+SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
+INVERSIONS = ("target", "source", "fixed_point")
 SAMPLERS = ("ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++")
 
 
@@ -210,6 +212,63 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_translate_options(parser: argparse.ArgumentParser) -> None:
+    """Add what DDIB translates from and to, and how."""
+    add = parser.add_argument_group("translation").add_argument
+    add(
+        "--class_A",
+        help="class of the inputs: an index, a name of the config, 'folder' for the name of the folder that "
+        "each is in, or a .csv file of path,class lines (default: none, for networks without classes)",
+    )
+    add(
+        "--class_B",
+        nargs="+",
+        help="classes of the results, likewise by index or name; several make a folder each, encoded once",
+    )
+    add("--config_B", type=Path, help="config of another network to decode with (default: that of A)")
+    add("--weights_B", type=Path, help="its weights")
+    add(
+        "--offload",
+        action="store_true",
+        help="two networks on a GPU: keep there only the one that is at work",
+    )
+    add(
+        "--solver",
+        choices=SOLVERS,
+        default="ddim",
+        help="how to follow the ODE both ways; cycle-diffusion replays DDPM's noise instead",
+    )
+    add(
+        "--inversion",
+        choices=INVERSIONS,
+        help="ddim: how to encode; target mirrors each step down, source is openai's, fixed_point solves "
+        "for the exact inverse (default: target)",
+    )
+    add("--cycle", action="store_true", help="also go back: measure A to A and A to B to A, and the latent")
+    add("--save_latents", action="store_true", help="also save the latents, below save_dir in latents/")
+    add("--from_latents", action="store_true", help="input_dir holds saved latents: only decode them")
+
+
+def check_translate_options(args: argparse.Namespace) -> None:
+    """Refuse options of DDIB that do not go together.
+
+    Raises:
+        ValueError: Such options.
+    """
+    if (args.config_B is None) != (args.weights_B is None):
+        raise ValueError("--config_B and --weights_B go together: give both, or neither")
+    if args.class_B is None and args.config_B is None:
+        raise ValueError("give --class_B, the class of the results, or --config_B and --weights_B")
+    if args.inversion and args.solver != "ddim":
+        raise ValueError(f"--inversion: only for --solver ddim, not {args.solver}")
+    if args.offload and args.config_B is None:
+        raise ValueError("--offload: only with --config_B and --weights_B")
+    if args.from_latents and (args.cycle or args.save_latents):
+        raise ValueError("--from_latents: not together with --cycle or --save_latents")
+    if args.solver == "cycle-diffusion" and (args.from_latents or args.save_latents or args.config_B):
+        raise ValueError("--solver cycle-diffusion: not together with latents in files or --config_B")
+
+
 def check_edit_options(args: argparse.Namespace) -> None:
     """Refuse options of SDEdit that do not go together.
 
@@ -255,7 +314,7 @@ def check_paths(args: argparse.Namespace) -> None:
         ValueError: Something is missing, is of the wrong kind, or would be overwritten.
     """
     problems = []
-    for flag in ("config", "weights", "unconditional", "classifier"):
+    for flag in ("config", "weights", "config_B", "weights_B", "unconditional", "classifier"):
         paths = getattr(args, flag, None) or []
         for path in paths if isinstance(paths, list) else [paths]:
             if not path.is_file():

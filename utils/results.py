@@ -18,8 +18,10 @@ class Result:
 
     image: Tensor
     """[C, H, W] in [-1, 1]."""
-    noised: Tensor | None = None
-    """What the middle of a comparison strip shows, shape of image."""
+    before: Tensor | None = None
+    """What a comparison strip shows between the input and this, shape of image."""
+    after: Tensor | None = None
+    """What it shows behind this, likewise."""
     folder: str = ""
     """Where it goes below save_dir, when an input has several."""
     notes: dict[str, object] = field(default_factory=dict)
@@ -50,12 +52,12 @@ class Writer:
     parameters: dict[str, object] | None
     """What the PNG files record of how they were made; None for nothing."""
 
-    def write(self, item: Item, guide: Tensor, results: list[Result]) -> None:
+    def write(self, item: Item, guide: Tensor | None, results: list[Result]) -> None:
         """Write all results of an item, and a contact sheet where there are several.
 
         Args:
             item: What was done.
-            guide: Its input, [C, H, W] in [-1, 1].
+            guide: Its input, [C, H, W] in [-1, 1], where there is one.
             results: What came of it.
 
         Raises:
@@ -73,11 +75,11 @@ class Writer:
             text = self._text(item, result)
             self._save(picture, text, result.folder, item.target)
             if self.comparison:
-                noised = [images.to_image(result.noised)] if result.noised is not None else []
-                strip = images.strip([images.to_image(guide), *noised, picture])
+                shown = [guide, result.before, result.image, result.after]
+                strip = images.strip([images.to_image(x) for x in shown if x is not None])
                 self._save(strip, text, STRIPS, result.folder, item.target)
         if len(results) > 1:
-            sheet = images.strip([images.to_image(guide), *pictures])
+            sheet = images.strip([*([] if guide is None else [images.to_image(guide)]), *pictures])
             self._save(sheet, self._text(item, *results), SHEETS, item.target)
 
     def _save(self, picture: object, text: dict[str, str], *parts: str) -> None:

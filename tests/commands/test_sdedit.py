@@ -236,7 +236,7 @@ def test_a_classifier_leads(case, tmp_path, classifier, sampler):
         (["--auto_t0", "--faithfulness", "0.1", "--comparison"], "not together with"),
         (["--t0", "0.5", "0.51"], "the same level twice: t0_0.5 is level 6, t0_0.51 is level 6 of 10"),
         (["--edit_steps", "3", "11"], "level 11"),
-        (["--edit_steps", "3", "--guidance_scale", "3"], "name it by --class_label"),
+        (["--edit_steps", "3", "--guidance_scale", "3"], "name the class of the results"),
         (["--edit_steps", "3", "--class_label", "cow"], "unknown class 'cow'"),
         (["--edit_steps", "3", "--mask_invert"], "only with --mask_dir"),
         (["--edit_steps", "3", "--corrector_steps", "1"], "only for a config whose process is ve"),

@@ -35,7 +35,10 @@ def test_the_option_set_is_pinned():
             "--strength_dir",
         ),
     }
-    assert flags["ddib"] == COMMON | {"--class_A", "--class_B"}
+    assert flags["ddib"] == COMMON | GUIDANCE | {
+        *("--class_A", "--class_B", "--config_B", "--weights_B", "--offload", "--solver", "--inversion"),
+        *("--cycle", "--save_latents", "--from_latents"),
+    }
 
 
 REQUIRED = ["-c", "c", "--weights", "w", "--input_dir", "i", "--save_dir", "s"]

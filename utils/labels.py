@@ -1,0 +1,53 @@
+"""Which class each input is of: one for all, by the folder it lies in, or by a list."""
+
+import csv
+from pathlib import Path, PurePosixPath
+
+from utils.config import Config, class_index
+
+BY_FOLDER = "folder"
+
+
+def read_labels(given: str, config: Config, input_dir: Path, names: list[str]) -> dict[str, int]:
+    """Find the class of every input.
+
+    Args:
+        given: An index or a name of the config's classes; 'folder' for the name of the folder that an input
+            lies in; or the path of a .csv file of lines path,class, the path relative to input_dir.
+        config: Of the network.
+        input_dir: Folder of the inputs.
+        names: Their relative paths.
+
+    Returns:
+        Class index by relative path.
+
+    Raises:
+        ValueError: Unknown classes, or inputs without one; all of them named, up to a few.
+    """
+    if given == BY_FOLDER:
+        found = {name: PurePosixPath(name).parent.name or input_dir.resolve().name for name in names}
+    elif given.endswith(".csv"):
+        found = _read_csv(Path(given))
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise ValueError(f"{given}: no line for {_some(missing)}; add path,class lines for all inputs")
+    else:
+        return dict.fromkeys(names, class_index(config, given))
+    indices = {label: class_index(config, label) for label in sorted({found[name] for name in names})}
+    return {name: indices[found[name]] for name in names}
+
+
+def _read_csv(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"--class_A {path}: cannot be read: {error}") from None
+    bad = [i for i, row in enumerate(rows, 1) if len(row) != 2]
+    if bad:
+        raise ValueError(f"--class_A {path}: line {bad[0]} is not path,class; found {rows[bad[0] - 1]}")
+    return {name.strip(): label.strip() for name, label in rows}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
