@@ -11,6 +11,6 @@ echo "SDEdit: stroke paintings to fruit"
 
 echo "DDIB: lemons to limes"
 "${launch[@]}" sample_ddib.py "${model[@]}" --input_dir assets/fruits/lemon --save_dir out/ddib/lemon-to-lime \
-    --respace_type quad90 --class_A lemon --class_B lime
+    --class_A lemon --class_B lime --solver heun --respace_type quad90 --respace_steps 50
 
 echo "Look at out/sdedit and out/ddib; the folders 'comparison' in them show input, noise and result side by side."

@@ -173,7 +173,11 @@ def main() -> None:
         default="--respace_steps 100 --edit_steps 65 --guidance_scale 4",
         help="SDEdit setting to judge with the class label",
     )
-    parser.add_argument("--translate", default="--respace_type quad90", help="DDIB setting to judge")
+    parser.add_argument(
+        "--translate",
+        default="--solver heun --respace_type quad90 --respace_steps 50",
+        help="DDIB setting to judge",
+    )
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     images, labels, names, sources = read_data(args.data)

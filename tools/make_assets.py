@@ -198,7 +198,7 @@ def draw_ddib(target: Path) -> None:
         for source, wanted in PAIRS:
             save_dir = Path(folder, f"{source}-{wanted}")
             words = ["--input_dir", f"assets/fruits/{source}", "--save_dir", str(save_dir), "--comparison"]
-            words += ["--respace_type", "quad90"]
+            words += ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
             sample_ddib.main([*MODEL_WORDS, *words, "--class_A", source, "--class_B", wanted])
             strips = sorted((save_dir / "comparison").glob("*.png"))
             rows.append([cut(strip, i) for strip in strips for i in (0, 1, 2)])
