@@ -56,11 +56,11 @@ class BDIA(Process):
             x_k = z_j + D_jk(x_j),    z_k = x_k + gamma (x_j - D_kj(x_k) - x_k),
 
         and the step up undoes it. Two steps in a row are the paper's, from j over k to l:
-        x_l = gamma (x_j - D_kj(x_k)) + (1 - gamma) x_k + D_kl(x_k). All this in x / sqrt(signal^2 +
-        noise^2), for VP x itself, and with gamma to the number of levels that a step passes.
+        x_l = gamma (x_j - D_kj(x_k)) + (1 - gamma) x_k + D_kl(x_k). All this is in
+        x / sqrt(signal^2 + noise^2), for VP x itself.
 
         At level 0 the states are one image: the way up starts from z_0 = x_0, and the way down ends at
-        (x_0 + z_0) / 2, where gamma is left out; this smoothing is Gragg's (1965). The network has no eps
+        the middle of x_0 and z_0 (before gamma), which is Gragg's smoothing (1965). The network has no eps
         of level 0; it is asked at the level next to it.
 
         Args:
@@ -78,7 +78,6 @@ class BDIA(Process):
             nonlocal asked
             self._check_move(source, target)
             up, edge = target > source, max(source, target)
-            gamma = self.gamma ** abs(source - target) if min(source, target) > 0 else 1.0
             state = as_state(state)
             x, z = _split(state / self._scale(source), source)
             if asked is not None and asked[0] is state and asked[1] == (source, up):
@@ -86,7 +85,7 @@ class BDIA(Process):
             else:
                 here = self._parts(model, x, source, edge, up)
             if up:
-                z = x + (z - x) / gamma
+                z = x + (z - x) / self.gamma
             x_k = z + self._compose(here, target) - x
             there = self._parts(model, x_k, target, edge, up)
             z_k = x - self._compose(there, source) + x_k
@@ -94,7 +93,7 @@ class BDIA(Process):
                 image = (x_k + z_k) / 2
                 return image.clamp(-1, 1) if self.clip_denoised else image
             if not up:
-                z_k = x_k + gamma * (z_k - x_k)
+                z_k = x_k + self.gamma * (z_k - x_k)
             state = self._scale(target) * torch.cat([x_k, z_k], dim=1)
             asked = state, (target, up), there
             return state

@@ -103,9 +103,12 @@ def residual(process, network, x, k, reached):
     return process.move((x - here.noise * eps) / here.signal, eps, k, k + 1) - reached
 
 
-@pytest.mark.parametrize(("name", "K"), STEEP)
-def test_every_step_up_is_undone_by_the_step_down(name, K):
-    process, network, _, x = steep(name, K, tolerance=1e-8, max_iterations=40)
+@pytest.mark.parametrize(("name", "K"), [*STEEP, ("uniform-linspace", 30)])
+@pytest.mark.parametrize("domain", [0, 1])
+def test_every_step_up_is_undone_by_the_step_down(name, K, domain):
+    process, *networks, _ = steep(name, K, tolerance=1e-8, max_iterations=40)
+    network = networks[domain]
+    x = network.mixture.sample(64, seed=1)
     states = walk(process.start(network), x, range(K + 1))
     for k in range(K):
         back = process.step(network, states[k + 1], k + 1, k)
@@ -217,14 +220,20 @@ def test_the_tolerance_is_that_of_the_whole_way(K):
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_the_tolerance_is_in_units_of_the_states_scale(kind):
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_the_tolerance_is_in_units_of_the_states_scale(kind, num_steps):
     """A VE state at sigma 5 may be as far off, of its size, as a VP state."""
-    problem = Problem(kind, 10)
-    process, model = problem.process(FixedPointInversion), problem.model(A_DATA)
-    states = walk(process.start(model), X, range(11))
-    for k in range(10):
-        missed = residual(process, model, states[k], k, states[k + 1]).square().mean(1).sqrt().max()
-        assert missed <= 1e-4 * math.hypot(*process.levels[k + 1][:2])
+    problem = Problem(kind, num_steps)
+    k, model = num_steps - 1, Calls(problem.model(A_DATA))
+    process = problem.process(FixedPointInversion)
+    first = DDIM.step(process, model, X, k, k + 1)
+    missed = residual(process, model, X, k, first).square().mean(1).sqrt().max().item()
+    missed *= num_steps / math.hypot(*process.levels[k + 1][:2])
+    for tolerance, enough in [(1.01 * missed, True), (0.99 * missed, False)]:
+        process, model.told = problem.process(FixedPointInversion, tolerance=tolerance), []
+        reached = process.step(model, X, k, k + 1)
+        assert (len(model.told) == 2) == enough
+        assert (worst(reached - first) < 1e-12) == enough
 
 
 def test_solve_finds_steep_flat_and_bent_zeros():
