@@ -5,8 +5,10 @@ from typing import Any
 from torch import nn
 
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
+from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
 from models.ncsnpp import NCSNPP, NCSNPPConfig
+from models.point_mlp import PointMLP, PointMLPConfig
 from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
 
 __all__ = ["CONFIG_CLASSES", "MODELS", "build_model"]
@@ -14,14 +16,20 @@ __all__ = ["CONFIG_CLASSES", "MODELS", "build_model"]
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm": (ADMConfig, ADM),
     "adm_classifier": (ADMClassifierConfig, ADMClassifier),
+    "ddib_mlp": (DDIBMLPConfig, DDIBMLP),
     "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
     "ncsnpp": (NCSNPPConfig, NCSNPP),
+    "point_mlp": (PointMLPConfig, PointMLP),
     "xyf_unet": (XyfUNetConfig, XyfUNet),
     "xyf_adagn": (XyfAdaGNUNetConfig, XyfAdaGNUNet),
 }
 
-CONFIG_CLASSES = {name: config_class for name, (config_class, _) in MODELS.items()}
-"""What utils.config needs to read a config's model section."""
+CONFIG_CLASSES = {
+    name: config_class
+    for name, (config_class, _) in MODELS.items()
+    if "image_size" in config_class.__dataclass_fields__
+}
+"""What utils.config needs to read a config's model section: the networks for images, not those for points."""
 
 
 def build_model(config: Any) -> nn.Module:

@@ -121,10 +121,13 @@ def test_every_config_is_accounted_for():
 
 
 def test_names_of_the_networks():
-    assert list(MODELS) == ["adm", "adm_classifier", "ddpm_unet", "ncsnpp", "xyf_unet", "xyf_adagn"]
-    for config_class, _ in MODELS.values():
+    images = ["adm", "adm_classifier", "ddpm_unet", "ncsnpp", "xyf_unet", "xyf_adagn"]
+    assert set(MODELS) == {*images, "ddib_mlp", "point_mlp"}
+    assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
+    for name, (config_class, _) in MODELS.items():
         fields = {field.name for field in dataclasses.fields(config_class)}
-        assert {"image_size", "in_channels", "out_channels"} <= fields
+        assert {"in_channels", "out_channels"} <= fields
+        assert ("image_size" in fields) == (name in images)
         assert config_class.__dataclass_params__.frozen
 
 
