@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from diffusions import DDIM, NoiseSchedule, decode, make_schedule, respace
+from diffusions import DDIM, NoiseSchedule, decode, respace
 from models import CONFIG_CLASSES, build_model
+from utils.assemble import read_trained
 from utils.checkpoint import load_weights
 from utils.config import Config, load_config
 from utils.job import write_atomically
@@ -172,9 +173,12 @@ def train(args: argparse.Namespace) -> None:
     """Train to the last step, with a checkpoint, losses and samples on the way."""
     config = load_config(args.config, CONFIG_CLASSES)
     assert config.diffusion.prediction == "v", "the loss below is that of v-prediction"
-    schedule = make_schedule(config.diffusion.schedule, config.diffusion.num_timesteps)
+    schedule = read_trained(config).schedule
     images, labels, names, _ = read_data(args.data)
     assert tuple(names) == config.classes, "the config names other classes than the data"
+    if args.classes:
+        kept = torch.isin(labels, torch.tensor([names.index(name) for name in args.classes]))
+        images, labels = images[kept], labels[kept]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = start(config, args.weights, args.learning_rate, device)
     state = args.save_dir / "state.pt"
@@ -217,6 +221,7 @@ def main() -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network and diffusion")
+    add("--classes", nargs="+", help="train on these classes only")
     add("--weights", type=Path, help="train these further, with a learning rate that warms up anew")
     add("--save_dir", type=Path, default=Path("runs/fruits64"), help="checkpoint, losses, samples, weights")
     add("--steps", type=int, default=7000, help="all steps")

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.commands.command_case import ROOT
-from tools import draw_strokes, evaluate_demo, train_demo
+from tools import draw_strokes, evaluate_demo, judge, train_demo
 
 
 def generator():
@@ -101,7 +101,7 @@ def test_the_shipped_strokes_are_what_the_tool_draws():
 
 def test_the_judges_own_pictures_are_a_sixth_in_runs():
     sources = np.array([f"a/{kind}/{view}_100.jpg" for kind in "pq" for view in range(240)])
-    held_out = evaluate_demo.held_out(sources)
+    held_out = judge.held_out(sources)
     assert held_out.sum() == 80
     assert held_out[60:80].all()
     assert not held_out[:60].any()
