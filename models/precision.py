@@ -7,12 +7,14 @@ from torch.nn.modules.conv import _ConvNd
 from models.layers import UpConv2d
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_ALIGNMENT = 64  # bytes; on a CPU a product of matrices rounds differently where one lies across it
 
 
 def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Prepare a network for prediction: weights cast and fused once, channels_last, no gradients of them.
 
-    Weights of convolutions and linear layers take `dtype`, except in the submodules that the network
+    Weights are moved to aligned memory, so that results do not depend on where a mapped file holds them.
+    Those of convolutions and linear layers take `dtype`, except in the submodules that the network
     names in `float32_modules`; norms and embeddings stay in float32. Gradients with respect to the
     input remain possible, as classifier guidance needs them.
 
@@ -35,4 +37,8 @@ def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     for name, module in network.named_modules():
         if isinstance(module, _ConvNd | nn.Linear) and not f"{name}.".startswith(kept):
             module.to(dtype)
-    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    network.to(memory_format=torch.channels_last)
+    for parameter in network.parameters():
+        if parameter.data_ptr() % _ALIGNMENT:
+            parameter.data = parameter.data.clone()
+    return network.eval().requires_grad_(False)

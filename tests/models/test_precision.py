@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import build_model
 from models.precision import cast_network
 from tests.models.golden_nets import GoldenNet, adm_config, ddpm_config, load, ncsnpp_config, xyf_config
 
@@ -121,3 +122,17 @@ def test_other_dtypes_are_refused():
         ValueError, match=r"torch.float64: allowed are torch.float32, torch.bfloat16, torch.float16"
     ):
         build("pesser_base", net, torch.float64)
+
+
+def test_weights_are_aligned_wherever_a_file_held_them(case, net):
+    with torch.device("meta"):
+        network = build_model(CASES[case](next(iter(net.configs.values()))))
+    shifted = {key: torch.cat([tensor.new_empty(1), tensor.flatten()]) for key, tensor in net.weights.items()}
+    state = {key: shifted[key][1:].view(tensor.shape) for key, tensor in net.weights.items()}
+    network.load_state_dict(state, assign=True)
+    assert any(parameter.data_ptr() % 64 for parameter in network.parameters())
+    values = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    cast_network(network, torch.float32)
+    for name, parameter in network.named_parameters():
+        assert parameter.data_ptr() % 64 == 0
+        assert parameter.shape != values[name].shape or torch.equal(parameter, values[name])
