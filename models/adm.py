@@ -13,6 +13,7 @@ from models.layers import (
     Upsample,
     add,
     attend,
+    check_heads,
     check_size,
     conv_after,
     pointwise,
@@ -130,6 +131,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, config: EncoderConfig, channels: int, num_heads: int):
         super().__init__()
         self.num_heads = channels // config.num_head_channels if config.num_head_channels else num_heads
+        check_heads(channels, self.num_heads)
         self.heads_outermost = not config.use_new_attention_order
         self.norm = GroupNorm(32, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
@@ -149,6 +151,7 @@ class AttentionPool(nn.Module):
         if not config.num_head_channels:
             raise ValueError("pool 'attention' needs num_head_channels; give it, or use pool 'adaptive'")
         self.num_heads = channels // config.num_head_channels
+        check_heads(channels, self.num_heads)
         self.positional_embedding = nn.Parameter(torch.randn(channels, size**2 + 1) / channels**0.5)
         self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
         self.c_proj = nn.Conv1d(channels, config.out_channels, 1)

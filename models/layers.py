@@ -26,6 +26,65 @@ class UNetConfig:
     """Image sizes, in pixels, at which the blocks attend; the middle always does."""
     dropout: float = 0.0
 
+    def __post_init__(self):
+        check_limits(self)
+        reduction = 2 ** (len(self.channel_mult) - 1)
+        if self.image_size % reduction:
+            raise ValueError(
+                f"image_size {self.image_size}: allowed are multiples of {reduction}, for the "
+                f"{len(self.channel_mult)} resolutions of channel_mult"
+            )
+
+
+LIMITS = {
+    "image_size": (1, 8192),
+    "in_channels": (1, 1024),
+    "out_channels": (1, 100_000),  # logits of a classifier
+    "model_channels": (4, 8192),
+    "channel_mult": (1 / 64, 64),
+    "num_res_blocks": (1, 32),
+    "attention_resolutions": (1, 8192),
+    "dropout": (0, 1),
+    "num_classes": (1, 1_000_000),
+    "num_heads": (1, 1024),
+    "num_heads_upsample": (1, 1024),
+    "num_head_channels": (1, 8192),
+    "num_scales": (1, 1_000_000),
+}
+"""Least and greatest value of a config's numbers: beyond, they are mistakes that only show in a crash."""
+MAX_RESOLUTIONS = 12
+
+
+def check_limits(config: UNetConfig) -> None:
+    """Refuse numbers that no network has.
+
+    Raises:
+        ValueError: A field is out of its limits; the first is named.
+    """
+    if not 1 <= len(config.channel_mult) <= MAX_RESOLUTIONS:
+        raise ValueError(
+            f"channel_mult: {len(config.channel_mult)} values, allowed are 1 to {MAX_RESOLUTIONS}"
+        )
+    if len(config.attention_resolutions) > MAX_RESOLUTIONS:
+        raise ValueError(f"attention_resolutions: more than {MAX_RESOLUTIONS} values")
+    if min(config.channel_mult) * config.model_channels < 1:
+        raise ValueError(f"channel_mult {min(config.channel_mult)}: leaves no channel of model_channels")
+    for name, (low, high) in LIMITS.items():
+        found = getattr(config, name, None)
+        for value in found if isinstance(found, tuple | list) else (found,):
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} {value}: allowed is {low} to {high}")
+
+
+def check_heads(channels: int, num_heads: int) -> None:
+    """Refuse heads that do not share the channels evenly.
+
+    Raises:
+        ValueError: There is no head, or a rest.
+    """
+    if num_heads < 1 or channels % num_heads:
+        raise ValueError(f"{channels} channels cannot be shared by {num_heads} heads of attention")
+
 
 def timestep_embedding(t: Tensor, dim: int, *, cos_first: bool, full_range: bool) -> Tensor:
     """Embed timesteps as sinusoids of geometrically spaced frequencies, 1 down to 1e-4.

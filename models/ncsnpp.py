@@ -48,6 +48,7 @@ class NCSNPPConfig(UNetConfig):
     """Length of the list of noise levels in the weight files, which the network itself does not read."""
 
     def __post_init__(self):
+        super().__post_init__()
         for name, allowed in (
             ("progressive", ("output_skip", "none")),
             ("progressive_input", ("input_skip", "residual")),

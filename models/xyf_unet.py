@@ -15,6 +15,7 @@ from models.layers import (
     Upsample,
     add,
     attend,
+    check_heads,
     check_size,
     conv_after,
     pointwise,
@@ -109,6 +110,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, num_heads: int):
         super().__init__()
+        check_heads(channels, num_heads)
         self.num_heads = num_heads
         self.norm = GroupNorm(32, channels)
         self.q = nn.Conv2d(channels, channels, 1)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from utils.quote import plain, quote
+
+MAX_BYTES, MAX_VALUES, MAX_CHARS, MAX_DEPTH = 1_000_000, 50_000, 1000, 10
+"""Of a file; of what it holds: values and sections, the text of one, sections within sections."""
+_LIMITS = {int: 2**31 - 1, float: sys.float_info.max}
+"""Of the numbers in a config; no NaN nor infinity is within them. The networks have narrower ones."""
+MAX_TIMESTEPS = 100_000
+MAX_PROBLEMS, MAX_LINE = 12, 280
+"""Of a message: mistakes that it lists, characters of each."""
+MAX_CLASSES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +46,10 @@ class DiffusionConfig:
     """Variance of a DDPM step: fixed_small, fixed_large or learned_range."""
 
     def __post_init__(self):
+        if not 1 <= self.num_timesteps <= MAX_TIMESTEPS:
+            raise ValueError(f"num_timesteps {self.num_timesteps}: allowed are 1 to {MAX_TIMESTEPS}")
         if self.process not in ("vp", "ve"):
-            raise ValueError(f"process: found {self.process!r}, allowed are vp and ve")
+            raise ValueError(f"process: found {quote(self.process)}, allowed are vp and ve")
         if (self.prediction == "score") != (self.schedule is None):
             raise ValueError(
                 f"prediction {self.prediction} with schedule {self.schedule}: a network of scores has no "
@@ -60,18 +74,55 @@ class Config:
     null_class: int | None = None
     """Index of the label that stands for 'no class', for unconditional use."""
 
+    def __post_init__(self):
+        if self.model is None:  # what is wrong with it has been said
+            return
+        channels, num_classes = getattr(self.model, "in_channels", 3), _count_classes(self.model)
+        if channels not in (1, 3):
+            raise ValueError(f"model.in_channels {channels}: images have 1, of greys, or 3")
+        if num_classes is not None and len(self.classes) > num_classes:
+            raise ValueError(f"classes: {len(self.classes)} names, and the network has {num_classes} classes")
+        if self.null_class is not None and not 0 <= self.null_class < (num_classes or 0):
+            allowed = f"an index from 0 to {num_classes - 1}" if num_classes else "none, it has no classes"
+            raise ValueError(f"null_class {self.null_class}: allowed for this network is {allowed}")
+
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads 1e-4 as the number that it is."""
+    """SafeLoader that refuses duplicate keys and what explodes, and reads 1e-4 as the number that it is."""
+
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.depth = self.count = 0
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        self.count += 1
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            self.refuse("anchors and aliases (& and *) are not read; write the value out", event)
+        if self.count > MAX_VALUES:
+            self.refuse(f"more than {MAX_VALUES} values", event)
+        if self.depth >= MAX_DEPTH:
+            self.refuse(f"more than {MAX_DEPTH} sections within one another", event)
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_CHARS:
+            self.refuse(f"a value of more than {MAX_CHARS} characters", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.refuse("a list or a section as a key", key_node)
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
+                self.refuse(f"duplicate key {quote(key)}", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def refuse(self, problem, where):
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -90,10 +141,7 @@ def load_config(path: Path, families: Mapping[str, type], overrides: list[str] |
     Raises:
         ValueError: Broken YAML, or unknown, missing or mistyped keys, all of them listed.
     """
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable YAML file: {error}") from None
+    raw = _read(path)
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected 'key: value' lines with model and diffusion, got {_kind(raw)}")
     problems: list[str] = []
@@ -102,8 +150,31 @@ def load_config(path: Path, families: Mapping[str, type], overrides: list[str] |
     model = _take_model(raw, families, problems)
     rest = _build(Config, {**raw, "model": model}, "", problems)
     if problems:
-        raise ValueError("\n".join([f"{path}: {len(problems)} problem(s)", *(f"  {p}" for p in problems)]))
+        lines = [f"  {plain(problem, MAX_LINE)}" for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"  and {len(problems) - MAX_PROBLEMS} more")
+        raise ValueError("\n".join([f"{path}: {len(problems)} problem(s)", *lines]))
     return rest
+
+
+def _read(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        return yaml.load(data.decode("utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # PyYAML's own, and what a date of 2000-99-99 or a text as !!int raise in it
+        raise ValueError(f"{path}: not a readable YAML file: {_explain(error)}") from None
+
+
+def _explain(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    said = getattr(error, "problem", None) or error  # without the lines of the file that PyYAML quotes
+    return plain(said if isinstance(error, yaml.YAMLError | ValueError) else repr(error)) + where
 
 
 def class_index(config: Config, label: str) -> int:
@@ -112,51 +183,56 @@ def class_index(config: Config, label: str) -> int:
     Raises:
         ValueError: The network has no classes, or not this one.
     """
-    num_classes = getattr(config.model, "num_classes", None)
-    if hasattr(config.model, "pool"):  # a classifier
-        num_classes = config.model.out_channels
+    num_classes = _count_classes(config.model)
     if num_classes is None:
         raise ValueError(
-            f"class {label!r}: this config's network has no classes; use a class-conditional one"
+            f"class {quote(label)}: this config's network has no classes; use a class-conditional one"
         )
     if label in config.classes:
         return config.classes.index(label)
-    if label.isascii() and label.isdecimal() and int(label) < num_classes:
+    if label.isascii() and label.isdecimal() and len(label) < 10 and int(label) < num_classes:
         return int(label)
-    near = difflib.get_close_matches(label, config.classes, n=1)
+    near = difflib.get_close_matches(label[:100], config.classes, n=1)
     allowed = f"an index from 0 to {num_classes - 1}"
     if config.classes:
-        allowed += f" or one of {', '.join(config.classes)}"
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"unknown class {label!r}{hint}; allowed is {allowed}")
+        shown = ", ".join(plain(name, 40) for name in config.classes[:MAX_CLASSES_SHOWN])
+        more = len(config.classes) - MAX_CLASSES_SHOWN
+        allowed += f" or one of {shown}" + (f" and {more} more in the config" if more > 0 else "")
+    hint = f" (did you mean {plain(near[0], 40)}?)" if near else ""
+    raise ValueError(f"unknown class {quote(label)}{hint}; allowed is {allowed}")
+
+
+def _count_classes(model: Any) -> int | None:
+    """Return how many classes a network or a classifier knows, None where none."""
+    return model.out_channels if hasattr(model, "pool") else getattr(model, "num_classes", None)
 
 
 def _override(raw: dict, text: str, problems: list[str]) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        problems.append(f"--set {text}: expected KEY=VALUE, as in diffusion.var_type=fixed_large")
+        problems.append(f"--set {quote(text)}: expected KEY=VALUE, as in diffusion.var_type=fixed_large")
         return
     *parents, last = key.split(".")
     target = raw
     for parent in parents:
         target = target.get(parent)
         if not isinstance(target, dict):
-            problems.append(f"--set {text}: there is no section {parent!r}")
+            problems.append(f"--set {quote(text)}: there is no section {quote(parent)}")
             return
     try:
         target[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        problems.append(f"--set {text}: {value!r} is not a YAML value")
+    except Exception as error:  # as in _read
+        problems.append(f"--set {quote(text)}: {quote(value)} is not a YAML value: {_explain(error)}")
 
 
 def _take_model(raw: dict, families: Mapping[str, type], problems: list[str]) -> Any:
     section = raw.get("model")
-    if not isinstance(section, dict) or section.get("name") not in families:
-        name = section.get("name") if isinstance(section, dict) else section
-        problems.append(f"model.name: found {name!r}, allowed are {', '.join(families)}")
+    name = section.get("name") if isinstance(section, dict) else section
+    if not isinstance(section, dict) or not isinstance(name, str) or name not in families:
+        problems.append(f"model.name: found {quote(name)}, allowed are {', '.join(families)}")
         return None
     fields = {key: value for key, value in section.items() if key != "name"}
-    return _build(families[section["name"]], fields, "model.", problems)
+    return _build(families[name], fields, "model.", problems)
 
 
 def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
@@ -169,9 +245,11 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     before = len(problems)
     for key in values:
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
+            # no message shows so many, and to look for the nearest of 50,000 would take minutes
+            few = len(problems) < MAX_PROBLEMS
+            near = few and difflib.get_close_matches(plain(key, 80), fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(fields)}"
-            problems.append(f"{prefix}{key}: unknown key, {hint}")
+            problems.append(f"{prefix}{plain(key, 80)}: unknown key, {hint}")
     arguments = {}
     for name, field in fields.items():
         if name in values:
@@ -194,16 +272,18 @@ def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where + ".", problems)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    limit = ""
     for option in options:
         if option is type(None) and value is None:
             return None
         if typing.get_origin(option) is tuple and isinstance(value, list):
             return _convert_items(typing.get_args(option)[0], value, where, problems)
-        if option is float and type(value) is int:  # `type`, because True is an int as well
-            return float(value)
-        if type(value) is option:
-            return value
-    problems.append(f"{where}: expected {_describe(hint)}, got {_kind(value)}")
+        is_number = option in (int, float) and type(value) in (int, option)  # True is an int to isinstance
+        if is_number and not abs(value) <= _LIMITS[option]:
+            limit = f" of at most {_LIMITS[option]:g} in size"
+        elif is_number or type(value) is option:
+            return option(value)
+    problems.append(f"{where}: expected {_describe(hint)}{limit}, got {_kind(value)}")
     return None
 
 
@@ -223,4 +303,4 @@ def _describe(hint: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return "nothing" if value is None else f"{quote(value)} ({type(value).__name__})"

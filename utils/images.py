@@ -1,9 +1,18 @@
 """Image files to tensors and back: find, decode, fit, convert, encode."""
 
+import contextlib
+import ctypes
+import functools
+import hashlib
 import io
+import logging
 import os
+import stat
+import unicodedata
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -11,10 +20,35 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from utils.quote import plain
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 128 * 1024 * 1024
+MAX_SIDE = 2**16
+"""Of an image, in pixels: to shrink one of 37x3,000,000 takes longer than all else."""
+MAX_BYTES = 9 * MAX_PIXELS
+"""Of a file: four channels of 16 bits without compression, and what else a file holds."""
+MAX_SCANNED = 16 * MAX_PIXELS
+"""Pixels times scans of a JPEG: each scan of a progressive one goes over all pixels again."""
+MAX_RLE_PIXELS = MAX_PIXELS // 32
+"""Of a run-length encoded BMP, which Pillow decodes in Python, byte by byte."""
+MAX_TILES = 2**17
 WHITE = (255, 255, 255)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by the orientation in its EXIF data."""
+
+
+class _RefusedError(ValueError):
+    """An image that we refuse ourselves: its reason is shown as it is."""
 
 
 def find_images(input_dir: Path, save_dir: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
@@ -26,70 +60,262 @@ def find_images(input_dir: Path, save_dir: Path, suffixes: tuple[str, ...] = SUF
         suffixes: What the names of the files end in, in lower case.
 
     Returns:
-        Relative POSIX paths, sorted.
+        Relative POSIX paths of regular files and of links, sorted.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or a folder cannot be searched.
     """
-    found, others, results = [], [], save_dir.resolve()
-    for folder, subfolders, files in os.walk(input_dir):
-        subfolders[:] = [name for name in subfolders if Path(folder, name).resolve() != results]
-        for file in files:
-            is_image = file.lower().endswith(suffixes) and not file.startswith(".")
-            (found if is_image else others).append(Path(folder, file).relative_to(input_dir).as_posix())
+    found, num_others, example = [], 0, None
+    for name, is_file in _walk(os.path.realpath(input_dir), os.path.realpath(save_dir)):
+        if is_file and name.lower().endswith(suffixes) and not name.rpartition("/")[2].startswith("."):
+            found.append(name)
+        else:
+            num_others += 1
+            example = name if example is None else min(example, name)
     if not found:
-        seen = f"{len(others)} other file(s), such as {min(others)}" if others else "nothing"
+        seen = f"{num_others} other file(s), such as {plain(example)}" if num_others else "nothing"
         raise ValueError(f"{input_dir}: no images; found {seen}, looked for {' '.join(suffixes)}")
     return sorted(found)
 
 
+def _walk(root: str, left_out: str) -> Iterator[tuple[str, bool]]:
+    """Yield what lies below a folder: relative path, and whether it is a regular file or a link to no folder.
+
+    Strings, not paths, and no stat a file: a work list may hold 100,000 of them.
+    """
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        try:
+            with os.scandir(os.path.join(root, prefix)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path != left_out:
+                            folders.append(f"{prefix}{entry.name}/")
+                    elif not entry.is_symlink():
+                        yield prefix + entry.name, entry.is_file(follow_symlinks=False)
+                    elif not os.path.isdir(entry.path):
+                        yield prefix + entry.name, True
+        except FileNotFoundError:
+            if not prefix:
+                raise ValueError(f"{root}: no such folder") from None
+            # it vanished since its parent was read, and its images with it
+        except OSError as error:
+            folder = plain(os.path.join(root, prefix))
+            raise ValueError(
+                f"{folder}: cannot be searched: {error.strerror}; allow it, or move it"
+            ) from None
+
+
 def result_names(names: list[str]) -> dict[str, str]:
-    """Name the result of each input: its relative path as .png, two of one stem keep their suffix."""
-    stems = [name.rpartition(".")[0] for name in names]
-    folded = [stem.casefold() for stem in stems]  # some file systems take A.png and a.png for one
-    counts: dict[str, int] = {}
-    for stem in folded:
-        counts[stem] = counts.get(stem, 0) + 1
-    return {
-        name: f"{stem if counts[key] == 1 else name}.png"
-        for name, stem, key in zip(names, stems, folded, strict=True)
-    }
+    """Name the result of each input: its relative path as .png, two of one stem keep their suffix.
+
+    No two results share a name, nor one the name of a folder of others, in whatever case: some file
+    systems take A.png and a.png for one. Where the suffix does not tell inputs apart, a hash of the name
+    is added.
+    """
+    folders = _folders(names)
+    steps = dict.fromkeys(names, 0)
+    groups: dict[str, list[str]] = {}
+    moved = names
+    while moved:
+        touched: set[str] = set()
+        for name in moved:
+            key = _fold(_candidate(name, steps[name]))
+            groups.setdefault(key, []).append(name)
+            touched.add(key)
+        moved = []
+        for key in touched:
+            while len(groups[key]) > (0 if key in folders else 1):
+                lowest = min(steps[name] for name in groups[key])
+                moved += [name for name in groups[key] if steps[name] == lowest]
+                groups[key] = [name for name in groups[key] if steps[name] > lowest]
+        for name in moved:
+            steps[name] += 1
+    return {name: _candidate(name, steps[name]) for name in names}
 
 
-def decode(path: Path) -> Image.Image:
-    """Read an image as the viewer shows it: RGB, upright, on white where it is transparent.
+def _candidate(name: str, step: int) -> str:
+    """Name a result after an input: by its stem, else its name, else its name and more and more of a hash."""
+    if step == 0:
+        return f"{name.rpartition('.')[0]}.png"
+    if step == 1:
+        return f"{name}.png"
+    return f"{name}.{hashlib.sha256(os.fsencode(name)).hexdigest()[: 8 * (step - 1)]}.png"
+
+
+def _folders(names: list[str]) -> set[str]:
+    found: set[str] = set()
+    for parent in {name.rpartition("/")[0] for name in names}:
+        while parent and (key := _fold(parent)) not in found:
+            found.add(key)
+            parent = parent.rpartition("/")[0]
+    return found
+
+
+def _fold(name: str) -> str:
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+
+
+def open_file(path: Path, root: Path | None = None) -> BinaryIO:
+    """Open a regular file to read: never a FIFO, which would wait for ever, nor what lies outside.
+
+    Args:
+        path: The file.
+        root: Folder below which the file itself has to lie, whatever links lead to it; None for anywhere.
 
     Raises:
-        ValueError: The file is no image of a known format, is broken, is animated or is too large.
+        ValueError: Missing, not allowed, not a regular file, outside of root or too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width}x{image.height} pixels, allowed are {MAX_PIXELS}")
-                if getattr(image, "n_frames", 1) > 1:
-                    raise ValueError(f"has {image.n_frames} frames; save the one to edit as its own file")
+        real = os.path.realpath(path, strict=True)
+        if root is not None and not real.startswith(os.path.join(os.path.realpath(root), "")):
+            raise ValueError(
+                f"is a link that leads out of the input folder {plain(root)}; put a copy of the file there"
+            )
+        _check_kind(os.stat(real).st_mode)  # some devices do something when they are opened
+        flags = ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")  # each where the system has it
+        handle = os.open(real, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
+    except OSError as error:
+        dangling = isinstance(error, FileNotFoundError) and os.path.islink(path)
+        reason = "is a link that leads to nothing" if dangling else f"cannot be opened: {error.strerror}"
+        raise ValueError(reason) from None
+    file = os.fdopen(handle, "rb")
+    try:
+        status = os.fstat(handle)
+        _check_kind(status.st_mode)  # another file may have come in its place
+        if status.st_size > MAX_BYTES:
+            raise ValueError(f"has {status.st_size} bytes, allowed are {MAX_BYTES}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_kind(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
+        raise ValueError(f"is not a file but a {kind}")
+
+
+def decode(path: Path, root: Path | None = None) -> Image.Image:
+    """Read an image as the viewer shows it: RGB, upright, on white where it is transparent.
+
+    Of a file of a phone with several pictures (MPO) it is the first, which is the photograph.
+
+    Args:
+        path: The file.
+        root: Folder that no link may lead out of; None to follow links anywhere.
+
+    Raises:
+        ValueError: The file is no image of a known format, is broken, is animated or is too large, is not
+            a regular file or cannot be opened.
+    """
+    _silence_pillow()
+    with open_file(path, root) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_effort(image, file)
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"too many pixels: {error}") from None
-    except (OSError, SyntaxError) as error:  # Pillow reports broken PNG chunks as SyntaxError
-        raise ValueError(f"cannot be read, broken or truncated: {error}") from None
+                return _to_rgb(_turn_upright(image))
+        except _RefusedError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"too many pixels: {error}") from None
+        except MemoryError:
+            raise ValueError("not enough memory for it") from None
+        except Exception as error:  # Pillow reports what is broken in a dozen kinds, SyntaxError among them
+            telling = isinstance(error, OSError | SyntaxError | ValueError) and str(error)
+            reason = plain(error if telling else repr(error))
+            raise ValueError(f"cannot be read, broken or truncated: {reason}") from None
+
+
+def _silence_pillow() -> None:
+    """Keep what Pillow says about broken files from the terminal: the reason of a failed item says enough.
+
+    The filter stays, because `warnings.catch_warnings` would mix up those of threads that read at one time.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _silence_libtiff()
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Take from libtiff its error handler, which prints to stderr; Pillow raises the error as well."""
+    # a Pillow that holds libtiff within itself, or has none, keeps its own
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+def _check_effort(image: Image.Image, file: BinaryIO) -> None:
+    """Refuse an opened image that is several, or whose pixels would take very much memory or time."""
+    num_pixels = image.width * image.height
+    if num_pixels > MAX_PIXELS:
+        raise _RefusedError(f"{image.width}x{image.height} pixels, allowed are {MAX_PIXELS}")
+    if max(image.size) > MAX_SIDE:
+        raise _RefusedError(f"{image.width}x{image.height} pixels, allowed are {MAX_SIDE} a side")
+    if image.format == "BMP" and image.info.get("compression") in (1, 2) and num_pixels > MAX_RLE_PIXELS:
+        raise _RefusedError(f"{num_pixels} run-length encoded pixels, allowed are {MAX_RLE_PIXELS}")
+    if image.format == "TIFF":
+        _check_tiff(image)
+    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise _RefusedError(f"has {image.n_frames} frames; save the one to edit as its own file")
+    if image.format in ("JPEG", "MPO"):
+        num_scans = _count_scans(file)
+        if num_scans * num_pixels > MAX_SCANNED:
+            raise _RefusedError(f"{num_scans} scans of {num_pixels} pixels; save it as PNG")
+
+
+def _check_tiff(image: Image.Image) -> None:
+    if image.is_animated:  # to count the pages would be to read them all
+        raise _RefusedError("has several pages; save the one to edit as its own file")
+    if len(image.tile) > MAX_TILES:
+        raise _RefusedError(f"has {len(image.tile)} tiles or strips, allowed are {MAX_TILES}; save it as PNG")
+    covered = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile)
+    if covered < image.width * image.height:  # Pillow would leave the rest black
+        raise _RefusedError(f"truncated: has {covered} of {image.width}x{image.height} pixels")
+
+
+def _count_scans(file: BinaryIO) -> int:
+    """Count the marks of a scan, which coded pixels cannot hold; a thumbnail adds one or two."""
+    position = file.tell()
+    file.seek(0)
+    count = file.read().count(b"\xff\xda")
+    file.seek(position)
+    return count
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose also writes the EXIF data anew, which fails for some that can be read
+    method = _UPRIGHT.get(image.getexif().get(0x0112))
+    return image if method is None else image.transpose(method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("holds floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits: convert("RGB") would clip instead of scale
-        values = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+        raise _RefusedError("holds floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # convert("RGB") would clip instead of scale
+        image = _scale_16_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image)
     return image.convert("RGB")
+
+
+def _scale_16_bits(image: Image.Image) -> Image.Image:
+    values = np.array(image)
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        raise _RefusedError(
+            f"holds pixels from {low} to {high}, whose range is unknown; save it with 8 or 16 bits"
+        )
+    if "transparency" in image.info:  # one grey value, as in 8 bits
+        values[values == image.info["transparency"]] = 65535
+    table = (np.arange(65536) + 128) // 257  # to the nearest of 256 levels
+    return Image.fromarray(table.astype(np.uint8)[values])
 
 
 def fit(image: Image.Image, size: int, how: str) -> Image.Image:
@@ -107,6 +333,8 @@ def fit(image: Image.Image, size: int, how: str) -> Image.Image:
     if how == "crop":
         return ImageOps.fit(image, (size, size), method)
     if how == "pad":
+        if 2 * size * min(image.size) <= max(image.size):  # too narrow: it would shrink to no pixel at all
+            image = image.resize([size if side == max(image.size) else 1 for side in image.size], method)
         return ImageOps.pad(image, (size, size), method, color=0 if is_map else WHITE)
     assert how == "stretch", how
     return image.resize((size, size), method)

@@ -1,18 +1,26 @@
 """What an input consists of: the image and, where the method takes them, its mask and its strengths."""
 
 import argparse
+import os
+import threading
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from utils import images
+from utils.quote import plain
 
 PAIR_SUFFIX = ".pth"
 SUFFIXES = (*images.SUFFIXES, PAIR_SUFFIX)
+EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
+_LOADING = threading.Lock()
+"""Held where warnings are switched off, which threads cannot do at one time."""
 
 
 class Maps:
@@ -40,7 +48,7 @@ class Maps:
         if file is None:
             return None
         try:
-            found = images.decode(self.folder / file).convert("L")
+            found = images.decode(self.folder / file, self.folder).convert("L")
         except ValueError as error:
             raise ValueError(f"its {self.folder.name}/{file}: {error}") from None
         if found.size != image.size:
@@ -71,7 +79,7 @@ def find_masks(args: argparse.Namespace, names: list[str]) -> Masks | None:
         ValueError: An option of masks without masks, or no masks in the folder.
     """
     maps = Maps(args.mask_dir, args.save_dir) if args.mask_dir else None
-    if maps is None and not any(name.endswith(PAIR_SUFFIX) for name in names):
+    if maps is None and not any(_is_pair(name) for name in names):
         if args.mask_invert or args.mask_feather or args.mask_default == "all":
             raise ValueError("--mask_invert, --mask_feather and --mask_default: only with --mask_dir")
         return None
@@ -98,11 +106,13 @@ class Inputs:
             the run has them.
 
         Raises:
-            ValueError: The image or one of its maps is broken, missing or of the wrong size.
-            OSError: The file cannot be read.
+            ValueError: The image or one of its maps is broken, missing, of the wrong size, or a link that
+                leads out of its folder.
         """
         path = self.input_dir / name
-        image, own_mask = read_pair(path) if name.endswith(PAIR_SUFFIX) else (images.decode(path), None)
+        image, own_mask = (
+            read_pair(path, self.input_dir) if _is_pair(name) else (images.decode(path, self.input_dir), None)
+        )
         tensors = {"image": images.to_tensor(images.fit(image, self.size, self.fit), self.channels)}
         if self.masks is not None:
             tensors["mask"] = self._mask(self.masks, name, image, own_mask)
@@ -135,36 +145,78 @@ def feather(mask: Image.Image, width: float) -> Image.Image:
     return ImageChops.darker(mask, ramp)
 
 
-def read_pair(path: Path) -> tuple[Image.Image, Image.Image]:
+def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.Image]:
     """Read a .pth file of ermongroup/SDEdit, torch.save([mask, image]).
 
     Both are [3, H, W]; the image is in [0, 1], the mask is 1 where the image is kept.
+
+    Args:
+        path: The file.
+        root: Folder that no link may lead out of; None to follow links anywhere.
 
     Returns:
         The image, RGB, and the mask in our sense, mode L: white where any channel may change.
 
     Raises:
-        ValueError: Another content, or a broken file.
+        ValueError: Another content, a broken file, or one that cannot be opened.
     """
-    expected = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception:  # torch raises many kinds for a broken file, whose texts advise an unsafe load
-        raise ValueError(f"not a file of tensors alone, or a broken one; {expected}") from None
+    with images.open_file(path, root) as file:
+        content = _load_tensors(file)
     is_pair = isinstance(content, list | tuple) and len(content) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in content):
-        raise ValueError(f"holds something else; {expected}")
-    mask, image = (part.float() for part in content)
-    if image.ndim != 3 or len(image) != 3 or mask.shape != image.shape or not 0 < image.numel() <= 3 * 2**27:
-        raise ValueError(f"mask {list(mask.shape)}, image {list(image.shape)}; {expected}")
+        raise ValueError(f"holds something else; {EXPECTED}")
+    for part in content:
+        _check_plain(part)
+    mask, image = content
+    if image.ndim != 3 or len(image) != 3 or mask.shape != image.shape:
+        raise ValueError(f"mask {_shape(mask)}, image {_shape(image)}; {EXPECTED}")
+    mask, image = mask.detach().float(), image.detach().float()
     if not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError(f"the image goes from {image.min():g} to {image.max():g}; {expected}")
+        raise ValueError(f"the image goes from {image.min():g} to {image.max():g}; {EXPECTED}")
+    if not mask.isfinite().all():
+        raise ValueError(f"the mask holds NaN or infinity; {EXPECTED}")
     editable = (mask != 1).any(dim=0, keepdim=True).float()
     return images.to_image(image * 2 - 1), images.to_image(editable * 2 - 1)
+
+
+def _load_tensors(file: BinaryIO) -> object:
+    try:
+        if zipfile.is_zipfile(file):
+            size = os.fstat(file.fileno()).st_size
+            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
+            if unpacked > size:  # torch.save does not compress: this is to fill the memory
+                raise ValueError(f"unpacks {unpacked} bytes from {size}")
+        file.seek(0)
+        with _LOADING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many kinds for a broken file, whose texts advise an unsafe load
+        raise ValueError(f"not a file of tensors alone, or a broken one; {EXPECTED}") from None
+
+
+def _check_plain(part: Tensor) -> None:
+    """Refuse a tensor that cannot be shown, or whose copy would be huge, before anything copies it.
+
+    Raises:
+        ValueError: It is sparse, quantized, complex, nested, without memory, or far larger than its memory.
+    """
+    if part.is_nested or part.layout != torch.strided or part.is_quantized or part.is_complex():
+        raise ValueError(f"a tensor is nested, sparse, quantized or complex; {EXPECTED}")
+    if part.device.type != "cpu":
+        raise ValueError(f"a tensor is on {part.device}; {EXPECTED}")
+    if not 0 < part.numel() <= 3 * images.MAX_PIXELS:
+        raise ValueError(f"a tensor of shape {_shape(part)}; {EXPECTED}")
+    # a stride of 0 makes a large view of little memory: of one channel as three, but not of a pixel as all
+    if part.numel() * part.element_size() > 3 * part.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of shape {_shape(part)} repeats few values; {EXPECTED}")
+
+
+def _shape(part: Tensor) -> str:
+    return plain(list(part.shape[:8]))
+
+
+def _is_pair(name: str) -> bool:
+    return name.lower().endswith(PAIR_SUFFIX)
 
 
 def _to_unit(image: Image.Image) -> Tensor:

@@ -4,8 +4,10 @@ import csv
 from pathlib import Path, PurePosixPath
 
 from utils.config import Config, class_index
+from utils.quote import plain, quote
 
 BY_FOLDER = "folder"
+MAX_BYTES = 256 * 2**20
 
 
 def read_labels(given: str, config: Config, input_dir: Path, names: list[str]) -> dict[str, int]:
@@ -39,15 +41,25 @@ def read_labels(given: str, config: Config, input_dir: Path, names: list[str]) -
 
 def _read_csv(path: Path) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins it with a byte order mark
             rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--class_A {path}: cannot be read: {error}") from None
-    bad = [i for i, row in enumerate(rows, 1) if len(row) != 2]
-    if bad:
-        raise ValueError(f"--class_A {path}: line {bad[0]} is not path,class; found {rows[bad[0] - 1]}")
-    return {name.strip(): label.strip() for name, label in rows}
+    except OSError as error:
+        raise ValueError(f"--class_A {path}: cannot be read: {error.strerror}") from None
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"--class_A {path}: cannot be read: {plain(error)}") from None
+    found: dict[str, str] = {}
+    for i, row in enumerate(rows, 1):
+        if len(row) != 2 or "\0" in row[0] + row[1]:
+            raise ValueError(f"--class_A {path}: line {i} is not path,class; found {quote(row)}")
+        name, label = row[0].strip(), row[1].strip()
+        if found.setdefault(name, label) != label:
+            raise ValueError(f"--class_A {path}: {quote(name)} is {quote(found[name])} and {quote(label)}")
+    return found
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(plain(name) for name in names[:3]) + (
+        f" and {len(names) - 3} more" if len(names) > 3 else ""
+    )

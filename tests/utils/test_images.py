@@ -2,11 +2,15 @@
 
 import json
 import os
+import socket
+import time
+import unicodedata
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils import images
 
@@ -48,6 +52,44 @@ def test_find_lists_images_below_in_order_and_leaves_results_out(tmp_path):
     assert "out/b.png" in images.find_images(tmp_path, tmp_path / "elsewhere")
 
 
+def test_only_files_and_links_are_images(tmp_path, monkeypatch):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "a.png").touch()
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.bind("plug.png")
+    os.symlink("nowhere", tmp_path / "broken.png")
+    os.symlink("self.png", tmp_path / "self.png")
+    assert images.find_images(tmp_path, tmp_path / "out") == ["broken.png", "folder.png/a.png", "self.png"]
+
+
+def test_a_folder_that_cannot_be_searched_is_said(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed/"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match="closed/: cannot be searched: Permission denied"):
+        images.find_images(tmp_path, tmp_path / "out")
+
+
+def test_a_long_work_list_is_made_soon(tmp_path):
+    for folder in range(20):
+        (tmp_path / str(folder)).mkdir()
+        for i in range(1000):
+            os.close(os.open(f"{tmp_path}/{folder}/{i}.png", os.O_CREAT))
+    start = time.process_time()
+    names = images.find_images(tmp_path, tmp_path / "out")
+    targets = images.result_names(names)
+    assert time.process_time() - start < 3  # 0.1 s where nothing else runs
+    assert len(names) == len(set(targets.values())) == 20_000
+
+
 def test_find_does_not_follow_links_to_folders(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").touch()
@@ -75,6 +117,44 @@ def test_result_names_keep_the_path_and_never_collide():
     }
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.jpg", "a.png", "a.jpg.png"],
+        ["a.jpg", "a.png", "a.jpg.png", "a.jpg.png.png", "a.png.png"],
+        ["a.png", "A.png", "a.jpg", "A.jpg"],
+        ["x/a.png", "X/a.png", "X/A.jpg"],
+        ["a.jpg", "a.png/b.jpg", "a.png/b.png", "A.PNG/b.bmp"],
+        ["a.jpg", "a.jpg.png/b.jpg", "a.png/b.jpg"],
+        ["\u00e9.png", "e\u0301.png", "\u00e9.jpg"],
+        ["\udcff.png", "\udcff.jpg", "\udcfe.png"],
+        ["stra\u00dfe.png", "STRASSE.png"],
+    ],
+)
+def test_results_share_no_name_in_any_case(names):
+    found = images.result_names(names)
+    assert list(found) == names
+    folded = {unicodedata.normalize("NFC", target).casefold() for target in found.values()}
+    assert len(folded) == len(names)
+    folders = {parent.as_posix().casefold() for name in names for parent in PurePosixPath(name).parents}
+    assert not folders & folded
+    for name, target in found.items():
+        assert target.startswith(name.rpartition(".")[0])
+        assert target.endswith(".png")
+    assert found == {name: images.result_names(names[::-1])[name] for name in names}
+
+
+def test_only_names_that_would_collide_are_changed():
+    found = images.result_names(["a.jpg", "a.png", "a.jpg.png", "b.jpg", "A.b/c.png"])
+    assert found == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+        "a.jpg.png": "a.jpg.png.png",
+        "b.jpg": "b.png",
+        "A.b/c.png": "A.b/c.png",
+    }
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "RGBA", "LA", "1"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
     name = "x.tif" if mode == "CMYK" else "x.png"
@@ -99,6 +179,39 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     values = np.array([[0, 257, 257 * 128, 65535]], dtype=np.uint16)
     image = images.decode(saved(tmp_path, Image.fromarray(values)))
     assert [image.getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_laid_on_white(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.array([[0, 300]], dtype=np.uint16)), transparency=300)
+    assert [images.decode(path).getpixel((x, 0))[0] for x in (0, 1)] == [0, 255]
+
+
+def test_thirty_two_bits_are_refused_where_they_are_more_than_sixteen(tmp_path):
+    def decode(value):
+        image = Image.fromarray(np.array([[0, value]], dtype=np.int32))
+        return images.decode(saved(tmp_path, image, "x.tif")).getpixel((1, 0))[0]
+
+    assert decode(65535) == 255
+    with pytest.raises(ValueError, match="from 0 to 70000, whose range is unknown"):
+        decode(70000)
+
+
+def test_the_photograph_of_a_phone_is_the_first_picture(tmp_path):
+    first, second = halves((200, 0, 0), (0, 0, 200), (16, 16)), Image.new("RGB", (8, 8))
+    path = saved(tmp_path, first, "x.jpg", format="MPO", save_all=True, append_images=[second])
+    assert images.decode(path).size == (16, 16)
+    assert images.decode(path).getpixel((2, 2))[0] > 150
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, halves(size=(16, 8)), "x", format=kind, exif=exif)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert np.array_equal(np.asarray(images.decode(path)), np.asarray(expected))
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -136,6 +249,73 @@ def test_broken_files_are_value_errors_with_a_reason(tmp_path):
     for name, reason in reasons.items():
         with pytest.raises(ValueError, match=reason):
             images.decode(tmp_path / name)
+
+
+def test_many_pages_are_refused_without_counting_them(tmp_path):
+    path = saved(tmp_path, halves(), "x.tif", save_all=True, append_images=[halves()] * 3)
+    with pytest.raises(ValueError, match="has several pages"):
+        images.decode(path)
+
+
+def test_a_tiff_that_lacks_strips_is_refused(tmp_path):
+    path = saved(tmp_path, halves(size=(8, 8)), "x.tif")
+    data = path.read_bytes()
+    at = data.index((257).to_bytes(2, "little"))  # its height
+    path.write_bytes(data[: at + 8] + (800).to_bytes(4, "little") + data[at + 12 :])
+    with pytest.raises(ValueError, match="truncated"):
+        images.decode(path)
+
+
+def test_links_lead_to_files_of_the_folder_alone(tmp_path):
+    root, outside = tmp_path / "in", saved(tmp_path, halves())
+    (root / "deep").mkdir(parents=True)
+    inside = saved(root, halves())
+    for name, target in [("out.png", outside), ("up.png", "../x.png"), ("near.png", inside)]:
+        os.symlink(target, root / name)
+    os.symlink("nowhere", root / "broken.png")
+    os.symlink("loop.png", root / "loop.png")
+    os.symlink(tmp_path, root / "deep" / "folder")
+    os.symlink(root, tmp_path / "also")
+    for name in ("out.png", "up.png", "deep/folder/x.png"):
+        with pytest.raises(ValueError, match="is a link that leads out of the input folder"):
+            images.decode(root / name, root)
+        assert images.decode(root / name).size == (8, 4)
+    for name in ("near.png", "deep/folder/in/x.png"):
+        assert images.decode(tmp_path / "also" / name, tmp_path / "also").size == (8, 4)
+    with pytest.raises(ValueError, match="is a link that leads to nothing"):
+        images.decode(root / "broken.png", root)
+    with pytest.raises(ValueError, match="cannot be opened: Too many levels"):
+        images.decode(root / "loop.png", root)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    os.symlink("pipe.png", tmp_path / "link.png")
+    for name in ("pipe.png", "link.png"):
+        with pytest.raises(ValueError, match="pipe, socket or device"):
+            images.decode(tmp_path / name)
+    with pytest.raises(ValueError, match="is not a file but a pipe"):
+        images.decode(Path("/dev/zero"))
+    with pytest.raises(ValueError, match="is not a file but a folder"):
+        images.decode(tmp_path)
+    with pytest.raises(ValueError, match="cannot be opened: No such file"):
+        images.decode(tmp_path / "vanished.png")
+    path = saved(tmp_path, halves())
+    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    with pytest.raises(ValueError, match="bytes, allowed are 10"):
+        images.decode(path)
+    monkeypatch.setattr(
+        os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    with pytest.raises(ValueError, match=r"^cannot be opened: Permission denied$"):
+        images.decode(path)
+
+
+def test_a_narrow_image_keeps_a_pixel_when_it_is_padded():
+    for size in ((1, 3000), (3000, 1)):
+        padded = np.asarray(images.fit(Image.new("RGB", size, RED), 16, "pad"))
+        assert padded.shape == (16, 16, 3)
+        assert (padded == RED).all(axis=2).sum() == 16
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
