@@ -9,7 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils import options
+from utils import log, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         options.check_translate_options(args)
 
         from diffusions import match_timesteps  # torch: only once the paths are known to be good
-        from utils import assemble, images, inputs, labels, latents, launch, results, run
+        from utils import assemble, images, inputs, labels, latents, launch, results, run, run_key
 
         config = assemble.read_config(args.config, args.overrides)
         config_B = assemble.read_config(args.config_B) if args.config_B else config
@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             "timesteps": timesteps,
             "solver": args.solver,
         }
+        folders = [f"to_{name}" for name in args.class_B] if args.class_B and len(args.class_B) > 1 else [""]
         reader = inputs.Inputs(args.input_dir, config.model.image_size, config.model.in_channels, args.fit)
         if args.from_latents:
             reader = latents.Latents(args.input_dir, space)
@@ -87,23 +88,28 @@ def main(argv: list[str] | None = None) -> int:
             )
             return options.EXIT_DONE
         place = launch.start(args.cpu, args.precision)
-        network = assemble.load_network(config, args.weights, place)
-        network_B = assemble.load_network(config_B, args.weights_B, place) if args.config_B else network
-        guided, modules = guidance.load(network_B, place)
+        settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
+        run_key.check(args.save_dir, settings, args.overwrite)
 
-    folders = [f"to_{name}" for name in args.class_B] if args.class_B and len(args.class_B) > 1 else [""]
-    targets = {
-        folder: Side(encoder_B, decoder_B.guided(gradient), network_B.model(label), model)
-        for folder, (model, gradient), label in zip(folders, guided, guidance.labels, strict=True)
-    }
-    away = [network.module] if args.config_B else []
-    swap = assemble.Swap(place.device, away, modules if args.offload else [])
+        def build(place):
+            network = assemble.load_network(config, args.weights, place)
+            network_B = assemble.load_network(config_B, args.weights_B, place) if args.config_B else network
+            guided, modules = guidance.load(network_B, place)
+            targets = {
+                folder: Side(encoder_B, decoder_B.guided(gradient), network_B.model(label), model)
+                for folder, (model, gradient), label in zip(folders, guided, guidance.labels, strict=True)
+            }
+            away = [network.module] if args.config_B else []
+            swap = assemble.Swap(place.device, away, modules if args.offload else [])
 
-    def source(labels_of_batch):
-        model = network.model(labels_of_batch)
-        return Side(encoder, decoder, model, model)
+            def source(labels_of_batch):
+                model = network.model(labels_of_batch)
+                return Side(encoder, decoder, model, model)
 
-    translator = Translator(args, source, targets, sources, space, swap)
+            return Translator(args, source, targets, sources, space, swap), [*away, *modules]
+
+        method = run.Method(build, place)
+
     parameters = {
         "method": "DDIB",
         "class_A": args.class_A,
@@ -115,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         **guidance.parameters,
     }
     items = results.make_items(names)
-    code = run.run_items(args, place, items, reader, translator, [*away, *modules], calls, parameters)
+    code = run.Run(args, place, items, reader, method, settings, parameters).do(calls)
     launch.finish()
     return code
 
@@ -135,10 +141,9 @@ def warn(process: "Process") -> None:
     """Say when the latent is not all noise."""
     last = process.timesteps[-1]
     if last + 1 < 0.9 * process.num_timesteps:
-        print(
+        log.once(
             f"note: the last level is timestep {last} of {process.num_timesteps}, not pure noise, so the "
-            "latent keeps part of the image; see docs/DDIB.md",
-            file=sys.stderr,
+            "latent keeps part of the image; see docs/DDIB.md"
         )
 
 
@@ -193,8 +198,7 @@ class Translator:
         if latent is None:
             self.swap.to_source()
             latent = side.encode(images, self._noise(items, images))
-        if self.args.save_latents:
-            self._save(items, latent)
+        files = self._files(items, latent) if self.args.save_latents else [{} for _ in items]
         notes = self._diagnose(items, side, images, latent) if self.args.cycle else [{} for _ in items]
         by_target = []
         for folder, target in self.targets.items():
@@ -203,8 +207,8 @@ class Translator:
             back = [None] * len(items)
             if self.args.cycle:
                 back, notes = self._return(items, side, target, images, results, notes)
-            rows = zip(results, self._shown(side, latent), back, notes, strict=True)
-            by_target.append([Result(x, z, y, folder, note) for x, z, y, note in rows])
+            rows = zip(results, self._shown(side, latent), back, notes, files, strict=True)
+            by_target.append([Result(x, z, y, folder, note, extra) for x, z, y, note, extra in rows])
         return [list(row) for row in zip(*by_target, strict=True)]
 
     def _source(self, items: list["Item"], like: "Tensor") -> Side:
@@ -219,13 +223,16 @@ class Translator:
 
         return ImageNoise(self.args.seed, [item.key for item in items], like.shape[1:], like.device)
 
-    def _save(self, items: list["Item"], latent: "Tensor") -> None:
+    def _files(self, items: list["Item"], latent: "Tensor") -> list[dict[str, bytes]]:
+        """Return the file of each latent, by its path."""
         from utils import latents
 
+        files = []
         for item, row in zip(items, latent, strict=True):
             made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
-            path = (self.args.save_dir / latents.FOLDER / item.target).with_suffix(latents.SUFFIX)
-            latents.save_latent(path, row, made_by)
+            path = f"{latents.FOLDER}/{item.target.removesuffix('.png')}{latents.SUFFIX}"
+            files.append({path: latents.encode_latent(row, made_by)})
+        return files
 
     def _shown(self, side: Side, latent: "Tensor | Recording") -> "Tensor":
         """Return one state of the latent, scaled to the range of images."""
@@ -245,7 +252,7 @@ class Translator:
         for row, (item, error) in enumerate(zip(items, errors, strict=True)):
             statistics = {key: round(values[row], 4) for key, values in table.items()}
             if far := unlike_noise(statistics):
-                print(f"warning: {item.name}: its latent is unlike noise: {', '.join(far)}", file=sys.stderr)
+                log.log.warning(f"warning: {item.name}: its latent is unlike noise: {', '.join(far)}")
             notes.append({"A_to_A": round(error, 5), "latent": statistics})
         return notes
 
@@ -266,7 +273,7 @@ class Translator:
         back = side.decode(latent, target.encoder)
         errors = rmse(back, images).tolist()
         for item, note, error in zip(items, notes, errors, strict=True):
-            print(f"{item.name}: A to A {note['A_to_A']:.4f}, A to B to A {error:.4f}", file=sys.stderr)
+            log.log.info(f"{item.name}: A to A {note['A_to_A']:.4f}, A to B to A {error:.4f}")
         return back, [
             {**note, "A_to_B_to_A": round(error, 5)} for note, error in zip(notes, errors, strict=True)
         ]

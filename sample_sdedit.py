@@ -9,7 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import options
+from utils import log, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         options.check_paths(args)
         options.check_edit_options(args)
 
-        from utils import assemble, inputs, launch, results, run  # torch: only once the paths are good
+        from utils import assemble, inputs, launch, results, run, run_key  # torch: once the paths are good
 
         config = assemble.read_config(args.config, args.overrides)
         trained = assemble.read_trained(config)
@@ -62,10 +62,16 @@ def main(argv: list[str] | None = None) -> int:
             print(*describe(args, process, levels, calls_a_level), sep="\n")
             return options.EXIT_DONE
         place = launch.start(args.cpu, args.precision)
-        network = assemble.load_network(config, args.weights, place)
-        [(model, gradient)], modules = guidance.load(network, place)
+        settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
+        run_key.check(args.save_dir, settings, args.overwrite)
 
-    editor = Editor(args, process.guided(gradient), model, levels)
+        def build(place):
+            network = assemble.load_network(config, args.weights, place)
+            [(model, gradient)], modules = guidance.load(network, place)
+            return Editor(args, process.guided(gradient), model, levels), modules
+
+        method = run.Method(build, place)
+
     parameters = {
         "method": "SDEdit",
         "timesteps": len(timesteps),
@@ -76,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         **guidance.parameters,
     }
     calls = calls_a_level * (sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2))
-    code = run.run_items(args, place, items, reader, editor, modules, calls, parameters)
+    code = run.Run(args, place, items, reader, method, settings, parameters).do(calls)
     launch.finish()
     return code
 
@@ -104,7 +110,7 @@ def warn(process: "Process") -> None:
     """Say when the variance of the steps will show in the results."""
     preserving = process.levels[-1].signal < 1
     if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:
-        print("warning: fixed_large leaves noise in images at few steps, prefer fixed_small", file=sys.stderr)
+        log.once("warning: fixed_large leaves noise in images at few steps, prefer fixed_small")
 
 
 def describe(
@@ -184,7 +190,7 @@ class Editor:
                 problem = f"even 1 step goes further than --faithfulness {limit:g}; allow more"
                 results.append([Result(edited, problem=problem)])
                 continue
-            print(f"{item.target}: level {level} of {num_levels}, difference {value:.4f}", file=sys.stderr)
+            log.log.info(f"{item.target}: level {level} of {num_levels}, difference {value:.4f}")
             results.append([Result(edited, notes={**self._notes(level), "difference": round(value, 6)})])
         return results
 

@@ -1,10 +1,56 @@
-"""Settings of all tests."""
+"""Settings of all tests: how much of the long ones is run, and a small case for runs of the commands."""
 
 import pytest
 import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from models import build_model
+from models.adm import ADMConfig
+from tests.commands.command_case import CONFIG, MODEL, Case
+
+COUNTS = {
+    "--kills": 4,
+    "--inputs": 3000,
+    "--hostile_images": 40,
+    "--hostile_configs": 40,
+    "--hostile_checkpoints": 30,
+    "--big_checkpoint": 0,  # 1 makes a file of 2.2 GB
+}
+"""What tests/faults does in CI; docs/reliability.md names the full counts."""
+
+
+def pytest_addoption(parser):
+    for name, count in COUNTS.items():
+        parser.addoption(name, type=int, default=count)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Run the tiny networks on one thread: more of them only wait for one another."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def case(tmp_path) -> Case:
+    case = Case(tmp_path)
+    case.config.write_text(yaml.safe_dump(CONFIG))
+    torch.manual_seed(0)
+    config = ADMConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in MODEL.items()})
+    state = build_model(config).state_dict()
+    save_file({key: torch.randn(t.shape) * 0.05 for key, t in state.items()}, case.weights)
+    pictures = {
+        "a.png": (16, 16),
+        "b.jpg": (40, 24),
+        "deep/c.webp": (16, 33),
+        "deep/d.bmp": (20, 20),
+        "e.PNG": (9, 9),
+    }
+    for i, (name, size) in enumerate(pictures.items()):
+        path = case.input_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGB", size, (40 * i, 200 - 30 * i, 90))
+        image.paste((250, 250, 30 * i), (2, 2, 8, 7))
+        image.save(path)
+    return case

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 THIRD_PARTY = {"torch", "accelerate", "PIL", "yaml", "tqdm", "numpy", "safetensors"}
+THIRD_PARTY |= {"filelock", "huggingface_hub"}
 ALLOWED = {
     "diffusions": {"diffusions", "torch"},
     "models": {"models", "torch"},

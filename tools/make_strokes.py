@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageFilter
 
 from utils import images
-from utils.job import write_atomically
+from utils.files import write_atomically
 
 KERNEL, SIDE, COLORS = 23, 256, 6  # Meng et al. 2022, appendix: 23 pixels at 256x256, 6 colours
 

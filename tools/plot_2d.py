@@ -18,7 +18,7 @@ from diffusions.process import Model, Process
 from tools.domains_2d import DOMAINS
 from tools.points import SAMPLERS, points_process
 from tools.train_2d import WEIGHTS, load_networks
-from utils.job import write_atomically
+from utils.files import write_atomically
 
 FIGURE = Path("assets/ddib_2d.png")
 NEAR = 0.05

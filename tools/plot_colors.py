@@ -12,7 +12,7 @@ from PIL import Image
 
 from tools.transfer_colors import RESPACE_STEPS, TRAIN_STEPS, to_points, transfer
 from utils import images
-from utils.job import write_atomically
+from utils.files import write_atomically
 
 FIGURE, FOLDER = Path("assets/ddib_colors.png"), Path("assets")
 PAIRS = (

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.point_mlp import PointMLP, PointMLPConfig
 from tools.domains_2d import DOMAINS
 from tools.points import train_network
-from utils.job import write_atomically
+from utils.files import write_atomically
 
 WEIGHTS = Path("weights/points2d.safetensors")
 CONFIG = PointMLPConfig()

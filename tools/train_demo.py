@@ -24,7 +24,7 @@ from models import CONFIG_CLASSES, build_model
 from utils.assemble import read_trained
 from utils.checkpoint import load_weights
 from utils.config import Config, load_config
-from utils.job import write_atomically
+from utils.files import write_atomically
 
 WARMUP_STEPS, SMALL_SIZE = 200, 32
 

@@ -1,19 +1,27 @@
-"""The work list of one process: its share of the items, in batches, each result written whole."""
+"""The work of one process: its share of the items, loaded ahead, computed in batches, saved behind."""
 
-import os
-import sys
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from utils.log import log
+
 T = TypeVar("T")
+_THREADS = 4
+_NO_MEMORY = "out of memory with one image; use --precision bf16, a GPU with more, or close other programs"
 
 
-@dataclass(frozen=True)
+class ItemError(ValueError):
+    """An item has no result; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One piece of the work."""
 
@@ -32,16 +40,14 @@ class Item:
 
 @dataclass
 class Outcome:
-    """What became of the images of this process."""
+    """What became of the items of this process."""
 
+    micro_batch: int
+    """Items in a batch; less than at first where memory was short."""
     num_done: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    """(relative path, reason) of each image that has no result."""
-
-    def fail(self, name: str, reason: str) -> None:
-        """Record and report an image that has no result."""
-        self.failures.append((name, reason))
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+    num_failed: int = 0
+    waited_s: float = 0.0
+    """Seconds in which nothing was computed, because files were read or written."""
 
 
 def share(items: list[T], rank: int, world_size: int) -> list[T]:
@@ -49,59 +55,112 @@ def share(items: list[T], rank: int, world_size: int) -> list[T]:
     return items[rank::world_size]
 
 
-def batches(items: list[T], size: int) -> Iterator[list[T]]:
-    """Cut a list into consecutive pieces of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+class Job:
+    """Loads, computes and saves every item; one that fails is reported and the others are done."""
 
+    def __init__(
+        self,
+        micro_batch: int,
+        load: Callable[[Item], dict[str, Tensor]],
+        compute: Callable[[list[Item], dict[str, Tensor]], list[Any]],
+        save: Callable[[Item, Any], None],
+        fail: Callable[[Item, str], None],
+    ):
+        """
+        Args:
+            micro_batch: Items in a batch, at first.
+            load: Item to named tensors, in a thread; a ValueError or OSError is that item's failure.
+            compute: Items and their tensors, stacked, to the output of each.
+            save: Item and its output, in a thread; a ValueError is that item's failure.
+            fail: Told of each item that has no result, and why.
+        """
+        self._load, self._compute, self._save, self._fail = load, compute, save, fail
+        self.outcome = Outcome(micro_batch)
+        self._saving: deque[tuple[Item, Future]] = deque()
 
-def run(
-    items: list[Item],
-    micro_batch: int,
-    load: Callable[[Item], dict[str, Tensor]],
-    process: Callable[[list[Item], dict[str, Tensor]], list[T]],
-    save: Callable[[Item, T], None],
-) -> Outcome:
-    """Load, process and save every item; one that fails is recorded and the others are done.
+    def run(self, items: list[Item]) -> Outcome:
+        """Do the items, in order.
 
-    Args:
-        items: What this process has to do.
-        micro_batch: Items processed together.
-        load: Item to named tensors; its ValueError or OSError is that item's failure.
-        process: Items and their tensors, stacked, to the output of each.
-        save: Item and its output; a ValueError is that item's failure.
-    """
-    outcome = Outcome()
-    for batch in batches(items, micro_batch):
-        loaded: dict[Item, dict[str, Tensor]] = {}
-        for item in batch:
+        What is computed is saved whatever ends the run: an OSError of save (the disk is full) or an
+        exception of compute, which go on to the caller.
+        """
+        with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
             try:
-                loaded[item] = load(item)
-            except (ValueError, OSError) as error:
-                outcome.fail(item.name, str(error))
-        if not loaded:
-            continue
-        inputs = {
-            key: torch.stack([row[key] for row in loaded.values()]) for key in next(iter(loaded.values()))
-        }
-        for item, output in zip(loaded, process(list(loaded), inputs), strict=True):
+                batch: list[tuple[Item, dict[str, Tensor]]] = []
+                for item, future in self._ahead(items, readers):
+                    tensors = self._loaded(item, future)
+                    batch += [] if tensors is None else [(item, tensors)]
+                    if len(batch) >= self.outcome.micro_batch:
+                        self._do(batch, writers)
+                        batch = []
+                if batch:
+                    self._do(batch, writers)
+            finally:
+                readers.shutdown(wait=False, cancel_futures=True)
+                self._finish_saving(0)
+        return self.outcome
+
+    def _ahead(self, items: list[Item], readers: ThreadPoolExecutor) -> Iterator[tuple[Item, Future]]:
+        """Start to load each item two batches before it is needed."""
+        pending: deque[tuple[Item, Future]] = deque()
+        for item in items:
+            pending.append((item, readers.submit(self._load, item)))
+            if len(pending) > 2 * self.outcome.micro_batch:
+                yield pending.popleft()
+        yield from pending
+
+    def _loaded(self, item: Item, future: Future) -> dict[str, Tensor] | None:
+        start = monotonic()
+        try:
+            return future.result()
+        except (ValueError, OSError) as error:
+            self._report(item, error)
+            return None
+        finally:
+            self.outcome.waited_s += monotonic() - start
+
+    def _do(self, batch: list[tuple[Item, dict[str, Tensor]]], writers: ThreadPoolExecutor) -> None:
+        """Compute a batch, in two halves where memory is short, and start to save it."""
+        items = [item for item, _ in batch]
+        tensors = {key: torch.stack([row[key] for _, row in batch]) for key in batch[0][1]}
+        outputs = self._try(items, tensors)
+        if outputs is None and len(batch) == 1:
+            self._report(items[0], ItemError(_NO_MEMORY))
+        elif outputs is None:
+            half = self.outcome.micro_batch = (len(batch) + 1) // 2
+            log.warning(f"out of memory with {len(batch)} images a network call; going on with {half}")
+            self._do(batch[:half], writers)
+            self._do(batch[half:], writers)
+        else:
+            self._finish_saving(2 * len(batch))
+            for item, output in zip(items, outputs, strict=True):
+                self._saving.append((item, writers.submit(self._save, item, output)))
+
+    def _try(self, items: list[Item], tensors: dict[str, Tensor]) -> list[Any] | None:
+        """Compute a batch; None where memory does not suffice, with what it held set free."""
+        try:
+            return self._compute(items, tensors)
+        except (torch.OutOfMemoryError, MemoryError):
+            pass
+        except RuntimeError as error:  # as the CPU's allocator says it
+            if "can't allocate memory" not in str(error):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def _finish_saving(self, leave: int) -> None:
+        """Wait until at most so many items remain to be saved."""
+        start = monotonic()
+        while len(self._saving) > leave:
+            item, future = self._saving.popleft()
             try:
-                save(item, output)
-                outcome.num_done += 1
+                future.result()
+                self.outcome.num_done += 1
             except ValueError as error:
-                outcome.fail(item.name, str(error))
-    return outcome
+                self._report(item, error)
+        self.outcome.waited_s += monotonic() - start
 
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole under its final name, or not there at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def _report(self, item: Item, error: Exception) -> None:
+        self.outcome.num_failed += 1
+        self._fail(item, " ".join(str(error).split()))

@@ -8,15 +8,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from utils.job import write_atomically
+from utils import images
 
 FOLDER, SUFFIX = "latents", ".safetensors"
 
 
-def save_latent(path: Path, latent: Tensor, made_by: dict[str, object]) -> None:
-    """Write a latent [C, H, W] with the parameters that made it, whole or not at all."""
+def encode_latent(latent: Tensor, made_by: dict[str, object]) -> bytes:
+    """Return the file of a latent [C, H, W], with the parameters that made it."""
     tensors = {"latent": latent.cpu().contiguous()}
-    write_atomically(path, save(tensors, {"made_by": json.dumps(made_by, sort_keys=True)}))
+    return save(tensors, {"made_by": json.dumps(made_by, sort_keys=True)})
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ class Latents:
             ValueError: The file is broken, holds something else, or was made otherwise.
             OSError: The file cannot be read.
         """
+        path = self.input_dir / name
+        images.open_file(path, self.input_dir).close()  # refuses what is no file, or a link that leads out
         try:
-            with safe_open(self.input_dir / name, "pt") as file:
+            with safe_open(path, "pt") as file:
                 latent = file.get_tensor("latent")
                 made_by = json.loads((file.metadata() or {})["made_by"])
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:

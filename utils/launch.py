@@ -9,6 +9,8 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from utils.log import log
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LINE_EVERY_S = 30.0
 
@@ -22,6 +24,11 @@ class Launch:
     device: torch.device
     dtype: torch.dtype
     """Of the network's convolutions and linear layers."""
+
+    @property
+    def micro_batch(self) -> int:
+        """Images a network call, where the user does not say."""
+        return 16 if self.device.type == "cuda" else 4
 
 
 def start(cpu: bool, precision: str) -> Launch:
@@ -60,10 +67,7 @@ def finish() -> None:
 def _hint_more_gpus(state: PartialState) -> None:
     gpus = torch.cuda.device_count() if state.device.type == "cuda" else 0
     if state.num_processes == 1 and gpus > 1:
-        print(
-            f"using 1 of {gpus} GPUs; `accelerate launch --multi_gpu` in place of `python` uses all",
-            file=sys.stderr,
-        )
+        log.info(f"using 1 of {gpus} GPUs; `accelerate launch --multi_gpu` in place of `python` uses all")
 
 
 class Progress:
@@ -99,7 +103,7 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._last > _LINE_EVERY_S:
             self._last = time.monotonic()
             left = (self._last - self._start) * (self._total / self._done - 1)
-            print(f"{self._done:.1f} of {self._total} images, about {left:.0f} s left", file=sys.stderr)
+            log.info(f"{self._done:.1f} of {self._total} images, about {left:.0f} s left")
 
     def close(self) -> None:
         """Take the bar away."""

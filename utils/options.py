@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils import interrupt, log
+
 EXIT_DONE, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 75
 
 RESPACE_TYPES = (
@@ -71,6 +73,14 @@ def seed_int(text: str) -> int:
     return int(text)
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Parse i/n with 0 <= i < n."""
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 0 to n - 1, such as 0/4")
+    return int(match[1]), int(match[2])
+
+
 def non_negative(text: str) -> float:
     """Parse a number from 0."""
     try:
@@ -123,6 +133,16 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
     add("--fit", choices=FITS, default="crop", help="how an image of another size becomes the model's")
     add("--comparison", action="store_true", help="also save strips that show input, noise and result")
+    add(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="do only the I-th of N shares of the images, I from 0, as for the jobs of an array",
+    )
+    add(
+        "--verify", action="store_true", help="compare results of before with their hashes; mend what differs"
+    )
+    add("--overwrite", action="store_true", help="replace what another run left in save_dir")
     add("--no_metadata", action="store_true", help="do not record in the PNG files how they were made")
     add("--dry_run", action="store_true", help="print what would be done, load no weights, write nothing")
     add(
@@ -345,9 +365,14 @@ def _what_is_there(path: Path) -> str:
 
 @contextmanager
 def report_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Turn an error that the user can mend into its message and exit code 2, without a traceback."""
+    """Turn an error that the user can mend into its message and exit code 2, an interruption into 75."""
+    log.start()
     try:
-        yield
+        with interrupt.raised():
+            yield
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted before anything was written", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None

@@ -1,13 +1,13 @@
 """What a run writes: results under the names of their inputs, comparison strips and contact sheets."""
 
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from torch import Tensor
 
 from utils import images
-from utils.job import Item, write_atomically
+from utils.job import Item, ItemError
 
 STRIPS, SHEETS = "comparison", "sheets"
 
@@ -26,8 +26,15 @@ class Result:
     """Where it goes below save_dir, when an input has several."""
     notes: dict[str, object] = field(default_factory=dict)
     """Parameters of this result alone."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What else is written, by path relative to save_dir."""
     problem: str | None = None
     """Why it is none after all."""
+
+    def to_cpu(self) -> "Result":
+        """Return the same with its pictures on the CPU."""
+        pictures = {key: getattr(self, key) for key in ("image", "before", "after")}
+        return replace(self, **{key: x if x is None else x.cpu() for key, x in pictures.items()})
 
 
 def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
@@ -44,46 +51,46 @@ def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the results of an item."""
+    """Turns the results of an item into files."""
 
-    save_dir: Path
     comparison: bool
-    """Also write strips of input, noise and result."""
+    """Also strips of input, noise and result."""
     parameters: dict[str, object] | None
     """What the PNG files record of how they were made; None for nothing."""
 
-    def write(self, item: Item, guide: Tensor | None, results: list[Result]) -> None:
-        """Write all results of an item, and a contact sheet where there are several.
+    def encode(self, item: Item, guide: Tensor | None, results: list[Result]) -> dict[str, bytes]:
+        """Encode all results of an item, and a contact sheet where there are several.
 
         Args:
             item: What was done.
             guide: Its input, [C, H, W] in [-1, 1], where there is one.
             results: What came of it.
 
+        Returns:
+            Content of each file, by path relative to save_dir.
+
         Raises:
-            ValueError: One of them is no result; none is written then.
+            ItemError: One of them is no result.
         """
         for result in results:
             if result.problem:
-                raise ValueError(result.problem)
+                raise ItemError(result.problem)
             if not result.image.isfinite().all():
-                raise ValueError(
-                    "the result holds NaN or infinity, so it is not written; try --precision fp32"
-                )
+                raise ItemError("the result holds NaN or infinity, in fp32 as well; check weights and config")
         pictures = [images.to_image(result.image) for result in results]
+        files: dict[str, bytes] = {}
         for result, picture in zip(results, pictures, strict=True):
             text = self._text(item, result)
-            self._save(picture, text, result.folder, item.target)
+            files[_path(result.folder, item.target)] = images.encode_png(picture, text)
             if self.comparison:
                 shown = [guide, result.before, result.image, result.after]
                 strip = images.strip([images.to_image(x) for x in shown if x is not None])
-                self._save(strip, text, STRIPS, result.folder, item.target)
+                files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text)
+            files.update(result.files)
         if len(results) > 1:
             sheet = images.strip([*([] if guide is None else [images.to_image(guide)]), *pictures])
-            self._save(sheet, self._text(item, *results), SHEETS, item.target)
-
-    def _save(self, picture: object, text: dict[str, str], *parts: str) -> None:
-        write_atomically(self.save_dir.joinpath(*parts), images.encode_png(picture, text))
+            files[_path(SHEETS, item.target)] = images.encode_png(sheet, self._text(item, *results))
+        return files
 
     def _text(self, item: Item, *results: Result) -> dict[str, str]:
         if self.parameters is None:
@@ -91,3 +98,7 @@ class Writer:
         notes = {key: [result.notes[key] for result in results] for key in results[0].notes}
         own = {key: values[0] if len(values) == 1 else values for key, values in notes.items()}
         return {"parameters": json.dumps({**self.parameters, "sample": item.sample, **own})}
+
+
+def _path(*parts: str) -> str:
+    return PurePosixPath(*parts).as_posix()

@@ -1,93 +1,219 @@
-"""A run of either method over its items: read, compute, write, count, report."""
+"""A run of either method over its items: what is missing is read, computed, written and reported."""
 
 import argparse
-import sys
+import errno
+import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from utils import job, options
+from utils import interrupt, job, options, report, run_key
 from utils.inputs import Inputs
 from utils.latents import Latents
 from utils.launch import Launch, Progress
+from utils.log import log
+from utils.records import Records
 from utils.results import Result, Writer
 
 Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""
+Build = Callable[[Launch], tuple[Sampler, list[nn.Module]]]
+"""Loads the networks; returns the method on a batch, and the networks that it calls."""
+_ONE_FILE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
 
 
-def run_items(
-    args: argparse.Namespace,
-    launch: Launch,
-    items: list[job.Item],
-    inputs: Inputs | Latents,
-    sample: Sampler,
-    modules: list[nn.Module],
-    calls_per_item: int,
-    parameters: dict[str, object],
-) -> int:
-    """Do this process's share of the items.
+class Method:
+    """The method on a batch, computed again in float32 where the result is not finite."""
 
-    Args:
-        args: The options.
-        launch: This process.
-        items: All that is to be done.
-        inputs: Reads what an item needs.
-        sample: The method, on one batch.
-        modules: Networks whose calls are the progress.
-        calls_per_item: Network calls that the method makes for an item.
-        parameters: What the PNG files record of how they were made, beside what is common.
+    def __init__(self, build: Build, launch: Launch):
+        """
+        Raises:
+            ValueError: Weights that are broken, unsafe or those of another network.
+        """
+        self._build, self._launch = build, launch
+        self._sample, self._modules = build(launch)
+        self._exact: Sampler | None = None
 
-    Returns:
-        Exit code: 0, or 3 where some images failed. One of several processes returns 0 all the same:
-        a launcher would stop the others, which still have work.
-    """
-    mine = job.share(items, launch.rank, launch.world_size)
-    progress = Progress(len(mine), calls_per_item, launch.rank)
-    for module in modules:
-        module.register_forward_pre_hook(lambda _, given: progress.network_called(len(given[0])))
-    common = {
-        "config": args.config.name,
-        "weights": args.weights.name,
-        "seed": args.seed,
-        "respace_type": args.respace_type,
-        "fit": args.fit,
-        "precision": str(launch.dtype).removeprefix("torch."),
-    }
-    writer = Writer(args.save_dir, args.comparison, None if args.no_metadata else {**parameters, **common})
+    def watch(self, check: Callable[[], None], count: Callable[[int], None]) -> None:
+        """Call `check`, and `count` with the number of images, before every network call."""
+        self._check, self._count = check, count
+        self._register(self._modules)
 
-    def load(item: job.Item) -> dict[str, Tensor]:
-        try:
-            return inputs.load(item.name)
-        except (ValueError, OSError):
-            progress.skipped(1)
-            raise
+    def _register(self, modules: list[nn.Module]) -> None:
+        def called(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            self._check()
+            self._count(len(given[0]))
 
-    def process(
-        batch: list[job.Item], tensors: dict[str, Tensor]
-    ) -> list[tuple[Tensor | None, list[Result]]]:
+        for module in modules:
+            module.register_forward_pre_hook(called)
+
+    def __call__(
+        self, items: list[job.Item], tensors: dict[str, Tensor]
+    ) -> list[tuple[list[Result], torch.dtype]]:
+        """Return the results of each item, on the CPU, and the precision that they were computed in."""
+        device, dtype = self._launch.device, self._launch.dtype
         tensors = {
-            key: tensor.to(launch.device, memory_format=torch.channels_last)
-            for key, tensor in tensors.items()
+            key: tensor.to(device, memory_format=torch.channels_last) for key, tensor in tensors.items()
         }
-        guides = tensors["image"] if "image" in tensors else [None] * len(batch)
-        return list(zip(guides, sample(batch, tensors), strict=True))
+        rows = [([result.to_cpu() for result in row], dtype) for row in self._sample(items, tensors)]
+        bad = [i for i, (row, _) in enumerate(rows) if not all(x.image.isfinite().all() for x in row)]
+        if bad and dtype != torch.float32:
+            log.warning(f"{len(bad)} of {len(rows)} results hold NaN or infinity; once more in fp32")
+            part = {key: tensor[bad] for key, tensor in tensors.items()}
+            again = self._in_float32()([items[i] for i in bad], part)
+            for i, row in zip(bad, again, strict=True):
+                rows[i] = [result.to_cpu() for result in row], torch.float32
+        return rows
 
-    micro_batch = args.micro_batch or (16 if launch.device.type == "cuda" else 4)
-    start = time.monotonic()
-    with torch.inference_mode():
-        outcome = job.run(mine, micro_batch, load, process, lambda item, output: writer.write(item, *output))
-    progress.close()
-    _report(outcome, launch, args.save_dir, time.monotonic() - start, progress.num_calls)
-    alone = launch.world_size == 1
-    return options.EXIT_SOME_FAILED if outcome.failures and alone else options.EXIT_DONE
+    def _in_float32(self) -> Sampler:
+        if self._exact is None:
+            self._exact, modules = self._build(replace(self._launch, dtype=torch.float32))
+            self._register(modules)
+        return self._exact
 
 
-def _report(outcome: job.Outcome, launch: Launch, save_dir: Path, seconds: float, num_calls: int) -> None:
-    rank = f"[{launch.rank}/{launch.world_size}] " if launch.world_size > 1 else ""
-    failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
-    each = f", {num_calls / outcome.num_done:g} network evaluations each" if outcome.num_done else ""
-    print(f"{rank}{outcome.num_done} images in {save_dir}{failed}, {seconds:.1f} s{each}", file=sys.stderr)
+class Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        launch: Launch,
+        items: list[job.Item],
+        inputs: Inputs | Latents,
+        method: Method,
+        settings: dict[str, object],
+        parameters: dict[str, object],
+    ):
+        """
+        Args:
+            args: The options.
+            launch: This process.
+            items: All that the run consists of.
+            inputs: Reads what an item needs.
+            method: The method on a batch.
+            settings: What makes it this run, from `run_key.run_settings`.
+            parameters: What the PNG files record of how they were made, beside what is common.
+        """
+        self._args, self._launch, self._items = args, launch, items
+        self._inputs, self._method, self._settings = inputs, method, settings
+        common = {
+            "config": args.config.name,
+            "weights": args.weights.name,
+            "seed": args.seed,
+            "respace_type": args.respace_type,
+            "fit": args.fit,
+        }
+        self._parameters = None if args.no_metadata else {**parameters, **common}
+        self._key = run_key.key(settings)
+        self._records = Records(args.save_dir, self._key, self._process(), args.overwrite)
+
+    def do(self, calls_per_item: int) -> int:
+        """Do what is missing.
+
+        Args:
+            calls_per_item: Network calls that the method makes for an item, for the progress.
+
+        Returns:
+            Exit code: 0; 3 where some images failed; 75 where the run was interrupted or the disk took no
+            more, and the same command goes on. One of several processes returns 0 in place of 3: a
+            launcher would stop the others, which still have work.
+        """
+        with interrupt.deferred() as interruption, torch.inference_mode():
+            return self._do(calls_per_item, interruption)
+
+    def _do(self, calls_per_item: int, interruption: interrupt.Interruption) -> int:
+        start, stopped = time.monotonic(), None
+        run_key.write(self._args.save_dir, self._settings)
+        mine = job.share(self._items, *(self._args.shard or (0, 1)))
+        mine = job.share(mine, self._launch.rank, self._launch.world_size)
+        missing = self._records.missing(mine, self._args.verify)
+        if len(missing) < len(mine):
+            log.info(f"{len(mine) - len(missing)} of {len(mine)} were done before")
+        self._progress = Progress(len(missing), calls_per_item, self._launch.rank)
+        self._method.watch(interruption.check, self._progress.network_called)
+        micro_batch = self._args.micro_batch or self._launch.micro_batch
+        work = job.Job(micro_batch, self._load, self._compute, self._save, self._fail)
+        try:
+            work.run(missing)
+        except interrupt.RunInterruptedError:
+            stopped = "interrupted"
+        except OSError as error:
+            stopped = f"the results cannot be written: {error}"
+        self._progress.close()
+        self._finish(work.outcome, time.monotonic() - start, stopped)
+        if stopped:
+            return options.EXIT_INTERRUPTED
+        alone = self._launch.world_size == 1
+        return options.EXIT_SOME_FAILED if work.outcome.num_failed and alone else options.EXIT_DONE
+
+    def _process(self) -> dict[str, object]:
+        launch = self._launch
+        return {
+            "shard": self._args.shard,
+            "rank": launch.rank,
+            "world_size": launch.world_size,
+            "host": platform.node(),
+            "device": str(launch.device),
+            "precision": _name(launch.dtype),
+            "versions": report.versions(),
+        }
+
+    def _load(self, item: job.Item) -> dict[str, Tensor]:
+        return self._inputs.load(item.name)
+
+    def _compute(self, items: list[job.Item], tensors: dict[str, Tensor]) -> list[tuple[Any, ...]]:
+        """Return what is saved of each item: its input, its results, their precision and cost."""
+        start, calls = time.monotonic(), self._progress.num_calls
+        rows = self._method(items, tensors)
+        seconds, calls = time.monotonic() - start, self._progress.num_calls - calls
+        cost = {"calls": calls / len(items), "seconds": round(seconds / len(items), 4)}
+        guides = tensors["image"] if "image" in tensors else [None] * len(items)
+        return [(guide, *row, cost) for guide, row in zip(guides, rows, strict=True)]
+
+    def _save(self, item: job.Item, output: tuple[Any, ...]) -> None:
+        guide, results, dtype, cost = output
+        precision = {"precision": _name(dtype)}
+        parameters = None if self._parameters is None else self._parameters | precision
+        contents = Writer(self._args.comparison, parameters).encode(item, guide, results)
+        try:
+            self._records.commit(item, contents, cost | precision)
+        except OSError as error:
+            if error.errno not in _ONE_FILE:
+                raise
+            raise job.ItemError(f"cannot be written: {error}") from None
+
+    def _fail(self, item: job.Item, reason: str) -> None:
+        self._progress.skipped(1)
+        log.error(f"failed: {item.name}: {reason}")
+        self._records.fail(item, reason)
+
+    def _finish(self, outcome: job.Outcome, seconds: float, stopped: str | None) -> None:
+        """Say and record how it ended."""
+        save_dir, calls = self._args.save_dir, self._progress.num_calls
+        failed = f", {outcome.num_failed} failed" if outcome.num_failed else ""
+        each = f", {calls / outcome.num_done:g} network evaluations each" if outcome.num_done else ""
+        log.info(f"{outcome.num_done} images in {save_dir}{failed}, {seconds:.1f} s{each}")
+        if stopped:
+            log.error(f"{stopped}; nothing is half written, the same command goes on from here")
+        summary = {
+            "seconds": round(seconds, 2),
+            "waiting_for_files_s": round(outcome.waited_s, 2),
+            "done": outcome.num_done,
+            "failed": outcome.num_failed,
+            "micro_batch": outcome.micro_batch,
+            "stopped": stopped,
+        }
+        try:
+            self._records.finish(summary)
+            report.write(save_dir, self._key, self._items)
+        except OSError as error:  # a full disk, of which the user knows by now
+            log.error(f"{save_dir / report.NAME} cannot be written: {error}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,28 @@ def test_any_number_of_processes_gives_the_same_files(case, tmp_path):
         results[name] = result_bytes(tmp_path / name)
     assert len(results["python"]) == 5
     assert all(result == results["python"] for result in results.values())
+
+
+def test_two_machines_by_two_launchers_and_shares_by_none_give_the_same_files(case, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = ["sample_sdedit.py", *case.words(), *WORDS, "--micro_batch", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launched = []
+    for machine in ("0", "1"):
+        place = ["--nnodes", "2", "--node_rank", machine, "--master_addr", "127.0.0.1", "--master_port", port]
+        words = [BIN / "torchrun", "--nproc_per_node", "2", *place, *command]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        launched.append(subprocess.Popen(list(map(str, words)), cwd=ROOT, env=environment, **pipes))
+    for machine in launched:
+        _, errors = machine.communicate(timeout=150)
+        assert machine.returncode == 0, errors
+    for shard in ("1/2", "0/2"):
+        words = [*case.words(tmp_path / "shares"), *WORDS, "--micro_batch", "1", "--shard", shard]
+        assert run([sys.executable, "sample_sdedit.py", *words]).returncode == 0
+    assert len(result_bytes(case.save_dir)) == 5
+    assert result_bytes(case.save_dir) == result_bytes(tmp_path / "shares")
 
 
 def test_ddib_by_torchrun(case):

@@ -13,6 +13,7 @@ from utils import options
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
+    *("--shard", "--verify", "--overwrite"),
     *("-h", "--help", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--cpu", "--fit"),
     *("--comparison", "--no_metadata", "--dry_run", "--set"),

@@ -1,0 +1,157 @@
+"""Runs that are killed at random and started again: nothing lost, nothing spoilt, nothing done twice.
+
+`python -m pytest tests/faults/test_kills.py --kills 200` is the full count of docs/reliability.md.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.commands.command_case import ROOT, result_bytes
+from utils.records import FOLDER, read_logs
+
+pytestmark = pytest.mark.launch
+BIN = Path(sys.executable).parent
+NUM_INPUTS, KILLS_A_RUN = 30, 8
+METHODS = {
+    "sdedit": ["sample_sdedit.py", "--respace_steps", "20", "--edit_steps", "12", "--comparison"],
+    "ddib": [
+        *("sample_ddib.py", "--respace_steps", "4", "--class_A", "cat", "--class_B", "dog", "hen"),
+        "--save_latents",
+    ],
+}
+
+
+def command(case, method, num_processes, save_dir):
+    launcher = [BIN / "torchrun", "--standalone", "--nproc_per_node", num_processes]
+    script, *words = METHODS[method]
+    start = [sys.executable] if num_processes == 1 else launcher
+    return list(map(str, [*start, script, *case.words(save_dir), *words, "--micro_batch", 1]))
+
+
+def start(words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words, cwd=ROOT, env=environment, **pipes)
+
+
+def workers(save_dir):
+    """Find every process of a run, launchers included."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(save_dir).encode() + b"\0" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_somewhere(launched, save_dir, chance):
+    """Kill one or all processes of a run, at a random moment of its start or, more often, of its work."""
+    logs = len(list(save_dir.glob(f"{FOLDER}/*.jsonl")))
+    if chance.random() < 0.2:
+        time.sleep(chance.uniform(0, 5))
+    else:
+        deadline = time.monotonic() + 60
+        while len(list(save_dir.glob(f"{FOLDER}/*.jsonl"))) == logs and launched.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.6))
+    number = chance.choice([signal.SIGKILL, signal.SIGTERM])
+    victims = workers(save_dir)
+    if chance.random() < 0.3 and victims:
+        victims = [chance.choice(victims)]
+    for victim in victims:
+        kill(victim, number)
+    return bool(victims)
+
+
+def kill(process, number):
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
+        os.kill(process, number)
+
+
+def wait_for_all(launched, save_dir):
+    """Wait until no process of the run is left; end those that lost their launcher."""
+    launched.communicate(timeout=60)
+    deadline = time.monotonic() + 5
+    while left := workers(save_dir):
+        if time.monotonic() > deadline:
+            for process in left:
+                kill(process, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def check_parts(save_dir, expected):
+    """Every file under a final name is whole, whatever was killed."""
+    for name, data in result_bytes(save_dir).items():
+        assert name.endswith(".tmp") or data == expected[name], name
+
+
+def check_whole(save_dir, expected):
+    assert result_bytes(save_dir) == expected
+    written = Counter(line["item"] for _, line in read_logs(save_dir) if "files" in line)
+    assert set(written.values()) == {1}, written  # nothing was done twice
+    assert len(written) == NUM_INPUTS
+    report = json.loads((save_dir / "report.json").read_text())
+    assert (report["done"], report["missing"], report["failed"]) == (NUM_INPUTS, 0, 0)
+
+
+@pytest.fixture
+def killed_case(case):
+    for path in list(case.input_dir.rglob("*.*")):
+        path.unlink()
+    for i in range(NUM_INPUTS):
+        Image.new("RGB", (16, 16), (8 * i, 255 - 8 * i, 90)).save(case.input_dir / f"{i:02d}.png")
+    return case
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_killed_at_random_ends_as_if_undisturbed(killed_case, tmp_path, method, pytestconfig):
+    num_kills = (pytestconfig.getoption("--kills") + 1) // 2
+    undisturbed = tmp_path / "undisturbed"
+    assert start(command(killed_case, method, 1, undisturbed)).wait(100) == 0
+    expected = result_bytes(undisturbed)
+    chance = random.Random(method)
+    killed, runs = 0, 0
+    while killed < num_kills:
+        save_dir = tmp_path / f"run{runs}"
+        runs += 1
+        for _ in range(min(KILLS_A_RUN, num_kills - killed)):
+            launched = start(command(killed_case, method, chance.choice([1, 1, 2, 3]), save_dir))
+            killed += kill_somewhere(launched, save_dir, chance)
+            wait_for_all(launched, save_dir)
+            check_parts(save_dir, expected)
+        launched = start(command(killed_case, method, chance.choice([1, 2, 3]), save_dir))
+        _, errors = launched.communicate(timeout=120)
+        assert launched.returncode == 0, errors.decode()
+        check_whole(save_dir, expected)
+    print(f"{method}: {killed} kills in {runs} runs")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_within_five_seconds(killed_case, number):
+    words = command(killed_case, "sdedit", 1, killed_case.save_dir)
+    launched = start([*words, "--respace_steps", "100", "--edit_steps", "100"])
+    while not list(killed_case.save_dir.glob("*.png")):
+        assert launched.poll() is None, launched.communicate()
+        time.sleep(0.02)
+    sent = time.monotonic()
+    launched.send_signal(number)
+    _, errors = launched.communicate(timeout=20)
+    assert time.monotonic() - sent < 5
+    assert launched.returncode == 75, errors.decode()
+    assert b"interrupted; nothing is half written" in errors
+    assert 0 < len(list(killed_case.save_dir.glob("*.png"))) < NUM_INPUTS

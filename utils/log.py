@@ -1,0 +1,33 @@
+"""Messages for people: on stderr, with the rank where there are several, above the progress bar."""
+
+import logging
+import os
+import sys
+
+from tqdm import tqdm
+
+log = logging.getLogger("sample")
+
+
+def start() -> None:
+    """Send messages to stderr."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    prefix = f"[{os.environ.get('RANK', '?')}/{world_size}] " if world_size > 1 else ""
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
+
+
+def once(message: str) -> None:
+    """Say what every process of a run would say alike."""
+    if os.environ.get("RANK", "0") == "0":
+        log.info(message)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        with tqdm.external_write_mode(file=sys.stderr):  # names of files may hold what moves a cursor
+            print(clean, file=sys.stderr, flush=True)
