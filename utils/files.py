@@ -5,6 +5,9 @@ import os
 import uuid
 from pathlib import Path
 
+SCRATCH = ".records"
+"""Folder of save_dir for what is not a result."""
+
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it; leave nothing where that fails."""
@@ -18,10 +21,11 @@ def write_synced(path: Path, data: bytes) -> None:
         raise
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by way of a temporary one beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+def write_atomically(path: Path, data: bytes, scratch: Path | None = None) -> None:
+    """Write a file by way of a temporary one, beside it or in a folder of the same file system."""
+    folder = scratch or path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         write_synced(temporary, data)
         os.replace(temporary, path)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from utils.log import log
 
 T = TypeVar("T")
 _THREADS = 4
+_FASTER = 0.95
+"""A larger batch is worth its memory where an item takes at most this share of the time."""
 _NO_MEMORY = "out of memory with one image; use --precision bf16, a GPU with more, or close other programs"
 
 
@@ -38,12 +41,38 @@ class Item:
         return self.name, self.sample
 
 
+class MicroBatch:
+    """How many items are computed together: less where memory is short, more where that is faster."""
+
+    def __init__(self, size: int | None):
+        """
+        Args:
+            size: Items at first; None to begin with one, and to double as long as an item gets faster.
+        """
+        self.size = size or 1
+        self._growing, self._best_s = size is None, inf
+
+    def took(self, num_items: int, seconds: float) -> None:
+        """Learn how long a batch took, and choose the size of the next."""
+        if not self._growing or num_items < self.size:
+            return
+        if seconds / num_items < _FASTER * self._best_s:
+            self._best_s = seconds / num_items
+            self.size *= 2
+        else:
+            self._growing = False
+            self.size //= 2
+
+    def did_not_fit(self, num_items: int) -> None:
+        """Learn that memory did not suffice for so many."""
+        self._growing = False
+        self.size = (num_items + 1) // 2
+
+
 @dataclass
 class Outcome:
     """What became of the items of this process."""
 
-    micro_batch: int
-    """Items in a batch; less than at first where memory was short."""
     num_done: int = 0
     num_failed: int = 0
     waited_s: float = 0.0
@@ -60,7 +89,7 @@ class Job:
 
     def __init__(
         self,
-        micro_batch: int,
+        micro_batch: MicroBatch,
         load: Callable[[Item], dict[str, Tensor]],
         compute: Callable[[list[Item], dict[str, Tensor]], list[Any]],
         save: Callable[[Item, Any], None],
@@ -68,14 +97,14 @@ class Job:
     ):
         """
         Args:
-            micro_batch: Items in a batch, at first.
+            micro_batch: How many items are computed together.
             load: Item to named tensors, in a thread; a ValueError or OSError is that item's failure.
             compute: Items and their tensors, stacked, to the output of each.
             save: Item and its output, in a thread; a ValueError is that item's failure.
             fail: Told of each item that has no result, and why.
         """
         self._load, self._compute, self._save, self._fail = load, compute, save, fail
-        self.outcome = Outcome(micro_batch)
+        self._micro_batch, self.outcome = micro_batch, Outcome()
         self._saving: deque[tuple[Item, Future]] = deque()
 
     def run(self, items: list[Item]) -> Outcome:
@@ -90,7 +119,7 @@ class Job:
                 for item, future in self._ahead(items, readers):
                     tensors = self._loaded(item, future)
                     batch += [] if tensors is None else [(item, tensors)]
-                    if len(batch) >= self.outcome.micro_batch:
+                    if len(batch) >= self._micro_batch.size:
                         self._do(batch, writers)
                         batch = []
                 if batch:
@@ -105,7 +134,7 @@ class Job:
         pending: deque[tuple[Item, Future]] = deque()
         for item in items:
             pending.append((item, readers.submit(self._load, item)))
-            if len(pending) > 2 * self.outcome.micro_batch:
+            if len(pending) > 2 * self._micro_batch.size:
                 yield pending.popleft()
         yield from pending
 
@@ -123,15 +152,18 @@ class Job:
         """Compute a batch, in two halves where memory is short, and start to save it."""
         items = [item for item, _ in batch]
         tensors = {key: torch.stack([row[key] for _, row in batch]) for key in batch[0][1]}
+        start = monotonic()
         outputs = self._try(items, tensors)
         if outputs is None and len(batch) == 1:
             self._report(items[0], ItemError(_NO_MEMORY))
         elif outputs is None:
-            half = self.outcome.micro_batch = (len(batch) + 1) // 2
+            self._micro_batch.did_not_fit(len(batch))
+            half = self._micro_batch.size
             log.warning(f"out of memory with {len(batch)} images a network call; going on with {half}")
             self._do(batch[:half], writers)
             self._do(batch[half:], writers)
         else:
+            self._micro_batch.took(len(batch), monotonic() - start)
             self._finish_saving(2 * len(batch))
             for item, output in zip(items, outputs, strict=True):
                 self._saving.append((item, writers.submit(self._save, item, output)))

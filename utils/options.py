@@ -21,6 +21,7 @@ RESPACE_TYPES = (
     *("quad", "quad90", "none"),
 )
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
+AUTO = "auto"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")
 SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
@@ -64,6 +65,11 @@ def positive_int(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def positive_int_or_auto(text: str) -> int | str:
+    """Parse a whole number of at least 1, or 'auto'."""
+    return text if text == AUTO else positive_int(text)
 
 
 def seed_int(text: str) -> int:
@@ -121,8 +127,9 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     add("--respace_steps", type=positive_int, help=f"number of timesteps to keep (default: {steps_help})")
     add(
         "--micro_batch",
-        type=positive_int,
-        help="images a network call; changes speed and memory only (default: 4 on a CPU, 16 on a GPU)",
+        type=positive_int_or_auto,
+        help="images a network call, or auto for the fastest number that fits; changes speed and memory only "
+        "(default: 4 on a CPU, 16 on a GPU)",
     )
     add(
         "--precision",

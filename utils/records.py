@@ -18,9 +18,6 @@ from utils import files
 from utils.job import Item, ItemError
 from utils.log import log
 
-FOLDER = ".records"
-_STALE_S = 3600.0
-
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -33,7 +30,7 @@ class Done:
 
 def read_logs(save_dir: Path) -> Iterator[tuple[str, dict]]:
     """Read all lines that were written whole, with the token of their process; the first is its header."""
-    for path in sorted((save_dir / FOLDER).glob("*.jsonl")):
+    for path in sorted((save_dir / files.SCRATCH).glob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
                 try:
@@ -132,18 +129,13 @@ class Records:
                     self._done[line["item"]] = Done(sums, token)
 
     def _temporaries(self, hashes: set[str]) -> dict[str, Path]:
-        """Find the temporary files of items, by name, and forget old ones of nobody."""
-        found = {}
-        for folder, _, names in os.walk(self._save_dir):
-            for name in names:
-                if not name.endswith(".tmp"):
-                    continue
-                path = Path(folder, name)
-                if name[1:].partition("-")[0] in hashes:
-                    found[name] = path
-                elif "-" not in name and time.time() - path.stat().st_mtime > _STALE_S:
-                    path.unlink(missing_ok=True)
-        return found
+        """Find the temporary files of items, by name."""
+        return {
+            name: Path(folder, name)
+            for folder, _, names in os.walk(self._save_dir)
+            for name in names
+            if name.endswith(".tmp") and name[1:].partition("-")[0] in hashes
+        }
 
     def _is_whole(self, item: Item, temporaries: dict[str, Path], verify: bool) -> bool:
         done = self._done.get(item.target)
@@ -183,7 +175,7 @@ class Records:
     def _append(self, line: dict[str, object]) -> None:
         with self._lock:
             if self._log is None:
-                path = self._save_dir / FOLDER / f"{self._token}.jsonl"
+                path = self._save_dir / files.SCRATCH / f"{self._token}.jsonl"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._log = path.open("ab", buffering=0)
                 self._write({"process": self._header, "key": self._key})

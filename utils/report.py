@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from utils.files import write_atomically
+from utils import files
 from utils.job import Item
 from utils.log import log
-from utils.records import FOLDER, read_logs
+from utils.records import read_logs
 
 NAME, FAILURES = "report.json", "failures.jsonl"
 _PACKAGES = ("torchvision", "accelerate", "pillow", "safetensors")
@@ -36,7 +36,8 @@ def write(save_dir: Path, key: str, items: list[Item]) -> None:
         key: Of the run.
         items: All its items.
     """
-    with _lock(save_dir / FOLDER / "lock"):
+    scratch = save_dir / files.SCRATCH
+    with _lock(scratch / "lock"):
         processes, latest = _gather(save_dir, key)
         found = [latest[item.target] for item in items if item.target in latest]
         failures = [end for end in found if isinstance(end, _Failed)]
@@ -52,9 +53,11 @@ def write(save_dir: Path, key: str, items: list[Item]) -> None:
             "processes": list(processes.values()),
             "key": key,
         }
-        write_atomically(save_dir / NAME, json.dumps(report, indent=1).encode())
+        files.write_atomically(
+            save_dir / NAME, json.dumps(report, indent=1).encode(), save_dir / files.SCRATCH
+        )
         lines = [json.dumps({"input": end.input, "reason": end.reason}) + "\n" for end in failures]
-        write_atomically(save_dir / FAILURES, "".join(lines).encode())
+        files.write_atomically(save_dir / FAILURES, "".join(lines).encode(), scratch)
 
 
 class _Done(NamedTuple):

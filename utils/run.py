@@ -136,8 +136,9 @@ class Run:
             log.info(f"{len(mine) - len(missing)} of {len(mine)} were done before")
         self._progress = Progress(len(missing), calls_per_item, self._launch.rank)
         self._method.watch(interruption.check, self._progress.network_called)
-        micro_batch = self._args.micro_batch or self._launch.micro_batch
-        work = job.Job(micro_batch, self._load, self._compute, self._save, self._fail)
+        given = self._args.micro_batch or self._launch.micro_batch
+        self._micro_batch = job.MicroBatch(None if given == options.AUTO else given)
+        work = job.Job(self._micro_batch, self._load, self._compute, self._save, self._fail)
         try:
             work.run(missing)
         except interrupt.RunInterruptedError:
@@ -205,7 +206,7 @@ class Run:
             "waiting_for_files_s": round(outcome.waited_s, 2),
             "done": outcome.num_done,
             "failed": outcome.num_failed,
-            "micro_batch": outcome.micro_batch,
+            "micro_batch": self._micro_batch.size,
             "stopped": stopped,
         }
         try:

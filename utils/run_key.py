@@ -80,7 +80,7 @@ def check(save_dir: Path, settings: dict[str, object], overwrite: bool) -> None:
 def write(save_dir: Path, settings: dict[str, object]) -> None:
     """Make save_dir the folder of this run."""
     text = json.dumps({"key": key(settings), "settings": settings}, indent=1)
-    files.write_atomically(save_dir / NAME, text.encode())
+    files.write_atomically(save_dir / NAME, text.encode(), save_dir / files.SCRATCH)
 
 
 def compare(before: object, now: object, name: str = "") -> list[str]:

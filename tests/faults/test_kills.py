@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.commands.command_case import ROOT, result_bytes
-from utils.records import FOLDER, read_logs
+from utils.files import SCRATCH
+from utils.records import read_logs
 
 pytestmark = pytest.mark.launch
 BIN = Path(sys.executable).parent
@@ -59,12 +60,12 @@ def workers(save_dir):
 
 def kill_somewhere(launched, save_dir, chance):
     """Kill one or all processes of a run, at a random moment of its start or, more often, of its work."""
-    logs = len(list(save_dir.glob(f"{FOLDER}/*.jsonl")))
+    logs = len(list(save_dir.glob(f"{SCRATCH}/*.jsonl")))
     if chance.random() < 0.2:
         time.sleep(chance.uniform(0, 5))
     else:
         deadline = time.monotonic() + 60
-        while len(list(save_dir.glob(f"{FOLDER}/*.jsonl"))) == logs and launched.poll() is None:
+        while len(list(save_dir.glob(f"{SCRATCH}/*.jsonl"))) == logs and launched.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.6))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.commands.command_case import ROOT
-from utils.records import FOLDER
+from utils.files import SCRATCH
 
 pytestmark = pytest.mark.launch
 LIMIT_S, LIMIT_MIB = 10, 200  # for 100,000 inputs
@@ -54,14 +54,14 @@ def link(source, names):
 def pretend_done(save_dir, names, key):
     """Make the folder that a run leaves which did all these inputs."""
     content = b"a result"
-    (save_dir / FOLDER / "result").write_bytes(content)
-    link(save_dir / FOLDER / "result", [f"../{name}" for name in names])
+    (save_dir / SCRATCH / "result").write_bytes(content)
+    link(save_dir / SCRATCH / "result", [f"../{name}" for name in names])
     digest = hashlib.sha256(content).hexdigest()
     cost = {"calls": 1.0, "seconds": 0.1, "precision": "float32", "time": 1.0}
     lines = [{"process": {}, "key": key, "time": 1.0}]
     lines += [{"item": name, "files": {name: [len(content), digest]}, **cost} for name in names]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (save_dir / FOLDER / "earlier.jsonl").write_text(text)
+    (save_dir / SCRATCH / "earlier.jsonl").write_text(text)
 
 
 @pytest.mark.timeout(900)

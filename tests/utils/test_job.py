@@ -43,7 +43,8 @@ class Recorder:
         self.failed[item.name] = reason
 
     def run(self, names, micro_batch=2):
-        work = job.Job(micro_batch, self.load, self.compute, self.save, self.fail)
+        self.size = job.MicroBatch(micro_batch)
+        work = job.Job(self.size, self.load, self.compute, self.save, self.fail)
         return work.run(make_items(*names))
 
 
@@ -71,14 +72,35 @@ def test_a_result_that_cannot_be_saved_fails_alone():
     assert (outcome.num_done, outcome.num_failed) == (2, 1)
 
 
-@pytest.mark.parametrize(("fits", "left"), [(5, 5), (4, 4), (3, 2), (1, 1)])
+@pytest.mark.parametrize(("fits", "left"), [(5, 4), (4, 4), (3, 2), (1, 1)])
 def test_short_memory_halves_the_batch_for_good(fits, left):
     seen = Recorder(fits)
     names = [str(i) for i in range(16)]
-    outcome = seen.run(names, micro_batch=8)
+    seen.run(names, micro_batch=8)
     assert [name for batch in seen.batches for name in batch] == names
     assert sorted(seen.saved) == sorted(names)
-    assert outcome.micro_batch == max(map(len, seen.batches[1:])) == {5: 4, 4: 4, 2: 2, 1: 1}[left]
+    assert seen.size.size == max(map(len, seen.batches)) == left
+
+
+def test_auto_doubles_as_long_as_an_item_gets_faster():
+    def sizes(cost):
+        found, size = [], job.MicroBatch(None)
+        for _ in range(10):
+            found.append(size.size)
+            size.took(size.size, cost(size.size))
+        return found
+
+    assert sizes(lambda n: 1 + 0.2 * n) == [1, 2, 4, 8, 16, 32, 64, 128, 64, 64]
+    assert sizes(lambda n: n) == [1, 2, *[1] * 8]
+    assert sizes(lambda n: 1 if n <= 4 else n) == [1, 2, 4, 8, *[4] * 6]
+
+
+def test_auto_stops_where_memory_is_short():
+    seen = Recorder(fits=3)
+    names = [str(i) for i in range(16)]
+    seen.run(names, micro_batch=None)
+    assert [name for batch in seen.batches for name in batch] == names
+    assert max(map(len, seen.batches)) == seen.size.size == 2
 
 
 def test_no_memory_for_one_is_advice(caplog):

@@ -6,8 +6,9 @@ import os
 import pytest
 
 from utils import files
+from utils.files import SCRATCH
 from utils.job import Item, ItemError
-from utils.records import FOLDER, Records, read_logs, temporary_stem
+from utils.records import Records, read_logs, temporary_stem
 
 ITEMS = [Item(f"{name}.jpg", 0, f"{name}.png") for name in ("a", "deep/b", "c")]
 CONTENTS = {"a.png": b"result of a", "comparison/a.png": b"strip of a"}
@@ -19,7 +20,7 @@ def records(folder, key="key", **options):
 
 
 def visible(folder):
-    paths = (p for p in folder.rglob("*") if p.is_file() and FOLDER not in p.parts)
+    paths = (p for p in folder.rglob("*") if p.is_file() and SCRATCH not in p.parts)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
 
 
@@ -73,7 +74,7 @@ def test_a_process_that_dies_between_two_steps_leaves_all_or_nothing(tmp_path, s
 def test_a_line_that_was_cut_off_is_no_record(tmp_path):
     run = records(tmp_path)
     run.commit(ITEMS[0], CONTENTS, NOTES)
-    [log] = (tmp_path / FOLDER).glob("*.jsonl")
+    [log] = (tmp_path / SCRATCH).glob("*.jsonl")
     log.write_bytes(log.read_bytes() + b'{"item": "c.png", "files"')
     assert missing(tmp_path) == ["deep/b.jpg", "c.jpg"]
     log.write_bytes(log.read_bytes()[:-60])
@@ -148,7 +149,7 @@ def test_logs_are_lines_of_json(tmp_path):
     run = records(tmp_path)
     run.fail(ITEMS[2], "broken")
     run.finish({"done": 0})
-    [log] = (tmp_path / FOLDER).glob("*.jsonl")
+    [log] = (tmp_path / SCRATCH).glob("*.jsonl")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert lines[0]["process"] == {"rank": 0}
     assert lines[1]["failed"] == "broken"
