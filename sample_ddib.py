@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         from diffusions import match_timesteps  # torch: only once the paths are known to be good
         from utils import assemble, images, inputs, labels, latents, launch, results, run, run_key
 
+        assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
         config_B = assemble.read_config(args.config_B) if args.config_B else config
         assemble.check_pair(config, config_B)

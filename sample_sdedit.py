@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
         from utils import assemble, inputs, launch, results, run, run_key  # torch: once the paths are good
 
+        assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
         trained = assemble.read_trained(config)
         timesteps = assemble.read_timesteps(args, config, default_steps=None)

@@ -30,8 +30,8 @@ from diffusions.process import Gradient, Model, Process
 from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
-from utils import images, options
-from utils.checkpoint import load_weights
+from utils import images, options, recognize
+from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import Config, class_index, load_config
 from utils.launch import Launch
 from utils.results import STRIPS
@@ -48,13 +48,31 @@ class Trained:
     """Lets the network work on this schedule."""
 
 
+def settle_weights(args: argparse.Namespace) -> None:
+    """Turn the sources of weights into files, downloaded where they must be, and find configs not given.
+
+    Raises:
+        ValueError: No config is given, implied or found, or the weights cannot be had.
+    """
+    shelf = recognize.Shelf(CONFIG_CLASSES, build_model)
+
+    def find(path: Path, hint: str) -> Path:
+        return shelf.find(open_checkpoint(path), hint)
+
+    for end in ("", "_B"):
+        if source := getattr(args, f"weights{end}", None):
+            found = source.settle(getattr(args, f"config{end}"), find, fetch=not args.dry_run)
+            setattr(args, f"config{end}", found[0])
+            setattr(args, f"weights{end}", found[1])
+
+
 def read_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read the config of a network that predicts images.
 
     Raises:
         ValueError: The config is wrong, or is not that of an image-to-image network.
     """
-    config = load_config(path, CONFIG_CLASSES, overrides)
+    config = recognize.read_config(path, CONFIG_CLASSES, overrides)
     if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
         raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
     return config
@@ -204,7 +222,8 @@ def _load(config: Config, weights: Path, launch: Launch) -> nn.Module:
     with torch.device("meta"):
         network = build_model(config.model)
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    network.load_state_dict(load_weights(weights, expected), strict=True, assign=True)
+    shelf = recognize.Shelf(CONFIG_CLASSES, build_model)
+    network.load_state_dict(load_weights(weights, expected, shelf.describe), strict=True, assign=True)
     return cast_network(network.to(launch.device), launch.dtype)
 
 

@@ -3,8 +3,7 @@
 import logging
 import os
 import sys
-
-from tqdm import tqdm
+from contextlib import nullcontext
 
 log = logging.getLogger("sample")
 
@@ -27,7 +26,8 @@ def once(message: str) -> None:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
+        text = self.format(record)  # names of files may hold what moves a cursor
         clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-        with tqdm.external_write_mode(file=sys.stderr):  # names of files may hold what moves a cursor
+        bars = sys.modules.get("tqdm")  # whose import takes longer than help may
+        with bars.tqdm.external_write_mode(file=sys.stderr) if bars else nullcontext():
             print(clean, file=sys.stderr, flush=True)

@@ -38,6 +38,17 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _ListWeights(argparse.Action):
+    def __init__(self, **options):
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from utils import registry
+
+        print(registry.table(getattr(namespace, "weights_dir", None)))
+        parser.exit()
+
+
 class StrictParser(argparse.ArgumentParser):
     """An ArgumentParser without abbreviations that suggests the flag which was probably meant."""
 
@@ -114,8 +125,16 @@ def var_type(text: str) -> str:
 def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_help: str) -> None:
     """Add what both commands take; the helps that they are called with are the command's own."""
     add = parser.add_argument
-    add("-c", "--config", type=Path, required=True, help="YAML file of the network and its diffusion")
-    add("--weights", type=Path, required=True, help="checkpoint: .safetensors, .pt, .pth or .ckpt")
+    add("-c", "--config", type=Path, help="YAML file of the network (default: what the weights imply)")
+    add(
+        "--weights",
+        required=True,
+        help="published name (see --list_weights), file, diffusers folder, or http(s):// or hf:// address",
+    )
+    add(
+        "--weights_dir", type=Path, help="where downloaded weights are kept (default: the cache of torch.hub)"
+    )
+    add("--list_weights", action=_ListWeights, help="print the published names and which are on disk")
     add("--input_dir", type=Path, required=True, help="folder of input images, searched recursively")
     add("--save_dir", type=Path, required=True, help="folder for the results, one PNG an input")
     add("--seed", type=seed_int, default=0, help=seed_help)
@@ -252,8 +271,8 @@ def add_translate_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="classes of the results, likewise by index or name; several make a folder each, encoded once",
     )
-    add("--config_B", type=Path, help="config of another network to decode with (default: that of A)")
-    add("--weights_B", type=Path, help="its weights")
+    add("--weights_B", help="another network to decode with, as for --weights (default: that of A)")
+    add("--config_B", type=Path, help="its config (default: what its weights imply)")
     add(
         "--offload",
         action="store_true",
@@ -282,18 +301,18 @@ def check_translate_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: Such options.
     """
-    if (args.config_B is None) != (args.weights_B is None):
-        raise ValueError("--config_B and --weights_B go together: give both, or neither")
-    if args.class_B is None and args.config_B is None:
-        raise ValueError("give --class_B, the class of the results, or --config_B and --weights_B")
+    if args.config_B and not args.weights_B:
+        raise ValueError("--config_B: give its weights too, with --weights_B")
+    if args.class_B is None and args.weights_B is None:
+        raise ValueError("give --class_B, the class of the results, or another network with --weights_B")
     if args.inversion and args.solver != "ddim":
         raise ValueError(f"--inversion: only for --solver ddim, not {args.solver}")
-    if args.offload and args.config_B is None:
-        raise ValueError("--offload: only with --config_B and --weights_B")
+    if args.offload and args.weights_B is None:
+        raise ValueError("--offload: only with --weights_B")
     if args.from_latents and (args.cycle or args.save_latents):
         raise ValueError("--from_latents: not together with --cycle or --save_latents")
-    if args.solver == "cycle-diffusion" and (args.from_latents or args.save_latents or args.config_B):
-        raise ValueError("--solver cycle-diffusion: not together with latents in files or --config_B")
+    if args.solver == "cycle-diffusion" and (args.from_latents or args.save_latents or args.weights_B):
+        raise ValueError("--solver cycle-diffusion: not together with latents in files or --weights_B")
 
 
 def check_edit_options(args: argparse.Namespace) -> None:
@@ -335,13 +354,21 @@ def add_guidance_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_paths(args: argparse.Namespace) -> None:
-    """Refuse paths that cannot work, all of them in one message.
+    """Refuse paths that cannot work, all of them in one message; turn the weights into their sources.
 
     Raises:
         ValueError: Something is missing, is of the wrong kind, or would be overwritten.
     """
+    from utils import source
+
     problems = []
-    for flag in ("config", "weights", "config_B", "weights_B", "unconditional", "classifier"):
+    for flag in ("weights", "weights_B"):
+        if getattr(args, flag, None):
+            try:
+                setattr(args, flag, source.parse(getattr(args, flag), args.weights_dir))
+            except ValueError as error:
+                problems.append(f"--{flag} {error}")
+    for flag in ("config", "config_B", "unconditional", "classifier"):
         paths = getattr(args, flag, None) or []
         for path in paths if isinstance(paths, list) else [paths]:
             if not path.is_file():

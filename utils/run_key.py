@@ -8,10 +8,11 @@ from pathlib import Path
 
 from utils import files
 from utils.config import Config
+from utils.diffusers_folder import find_weights
 
 NAME = "run.json"
 _PLACES = ("input_dir", "save_dir")
-_RESOURCES = ("micro_batch", "cpu", "offload", "shard", "verify", "overwrite", "dry_run")
+_RESOURCES = ("weights_dir", "micro_batch", "cpu", "offload", "shard", "verify", "overwrite", "dry_run")
 _RESOLVED = ("config", "overrides", "precision")
 _FOLDERS = ("mask_dir", "strength_dir")
 
@@ -41,7 +42,7 @@ def run_settings(
 
 def _by_content(value: object) -> object:
     if isinstance(value, Path):
-        return f"sha256 {files.sha256(value)}"
+        return f"sha256 {files.sha256(find_weights(value) if value.is_dir() else value)}"
     return [_by_content(part) for part in value] if isinstance(value, list) else value
 
 

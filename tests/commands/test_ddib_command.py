@@ -149,7 +149,7 @@ def test_the_same_network_twice_is_one_network(case, tmp_path):
     [
         (["--class_B", "1"], "give --class_A"),
         (["--class_A", "1"], "give --class_B"),
-        ([*TO_DOG, "--config_B", "CONFIG"], "--config_B and --weights_B go together"),
+        ([*TO_DOG, "--config_B", "CONFIG"], "--config_B: give its weights too"),
         ([*TO_DOG, "--solver", "heun", "--inversion", "source"], "only for --solver ddim, not heun"),
         ([*TO_DOG, "--offload"], "--offload: only with"),
         ([*TO_DOG, "--cycle", "--from_latents"], "--from_latents: not together"),

@@ -3,7 +3,10 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +15,9 @@ from torch import nn
 
 from models import build_model
 from tests.models.golden_nets import FOLDER, ncsnpp_config
-from utils.checkpoint import load_weights
+from utils.checkpoint import load_weights, open_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -41,6 +46,19 @@ def load(tmp_path, state):
     return load
 
 
+def zeroed(state):
+    return {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+
+
+def other(state):
+    """Return the state dict of a network that differs in one shape."""
+    return {**state, "2.bias": torch.ones(7)}
+
+
+def parted(name, state):
+    return {f"{name}.{key}": tensor for key, tensor in state.items()}
+
+
 def prefixed(state):
     return {f"module.{key}": tensor for key, tensor in state.items()}
 
@@ -56,6 +74,14 @@ def prefixed(state):
         lambda s: {"ema": {"shadow": list(s.values()), "decay": 0.999}},
         lambda s: {"ema": {"shadow_params": list(s.values())[:-1]}, "model": prefixed(s), "step": 3},
         lambda s: {key: tensor.half().float() for key, tensor in s.items()},
+        lambda s: {f"_orig_mod.module.{key}": tensor for key, tensor in s.items()},
+        lambda s: {"state_dict": {"model": prefixed(s)}},
+        lambda s: [prefixed(s), {"state": {}, "param_groups": []}, 3, 700],
+        lambda s: [prefixed(zeroed(s)), {"state": {}}, 3, 700, s],
+        lambda s: {"model": prefixed(s), "ema": {"shadow": dict(list(s.items())[:-2])}},
+        lambda s: {f"unet_cond.{key}": tensor for key, tensor in s.items()},
+        lambda s: {"model": {**parted("unet_uncond", {"a": torch.ones(1)}), **parted("unet_cond", s)}},
+        lambda s: {"ema": {"shadow": {**parted("unet_cond", other(s)), **parted("unet_uncond", s)}}},
     ],
 )
 def test_published_wrappings_load(load, state, wrap):
@@ -112,7 +138,7 @@ def test_another_network_is_explained(load, state):
         ),
         ([torch.ones(3)], "a list of 1 tensors without names, which fits the 8 of .* in several ways; give"),
         ({"ema": {"shadow": [torch.ones(1)]}}, "do not fit(.|\n)*missing: 0.weight, .* and 3 more"),
-        ([None], "a list of 1 tensors without names, .* in no way"),
+        ([None], "no state dict; found a list"),
         ({"step": 3}, r"no state dict; found a dict with step \(int\)"),
         (torch.ones(3), "no state dict; found a Tensor"),
     ],
@@ -146,9 +172,92 @@ def test_code_in_a_file_is_not_run_and_no_unsafe_advice_is_given(load, tmp_path)
         {"model": Payload(str(marker))},
         {"args": Namespace(a=1)},
     ):
-        with pytest.raises(ValueError, match=r"not loaded|not a checkpoint") as caught:
+        with pytest.raises(ValueError, match=r"not loaded|not a checkpoint|pickled otherwise") as caught:
             load(content)
         assert not marker.exists()
         assert "weights_only" not in str(caught.value)
         assert "safe_globals" not in str(caught.value)
     assert "argparse.Namespace" in str(caught.value)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def saved(content, **options):
+        torch.save(content, tmp_path / "w.pt", **options)
+        return tmp_path / "w.pt"
+
+    return saved
+
+
+def test_two_networks_in_a_file_can_be_told_apart(saved, state):
+    path = saved({"model": {**parted("unet_cond", state), **parted("unet_uncond", zeroed(state))}})
+    found = open_checkpoint(path)
+    assert list(found.parts) == ["unet_cond", "unet_uncond"]
+    assert found.part("unet_uncond").named["2.bias"].read() == 0
+    with pytest.raises(ValueError, match="has no part 'unet'; its networks are unet_cond, unet_uncond"):
+        found.part("unet")
+    with pytest.raises(ValueError, match="has no part 'unet'; it holds one network"):
+        open_checkpoint(saved(state)).part("unet")
+
+
+def test_a_list_of_two_networks_is_named_by_what_lies_beside_it(saved, state):
+    both = {**parted("unet_cond", zeroed(state)), **parted("unet_uncond", zeroed(other(state)))}
+    average = [tensor + 1 for tensor in both.values()]
+    path = saved({"model": both, "ema": {"shadow": average}})
+    expected = {key: tensor.shape for key, tensor in state.items()}
+    assert all((tensor == 1).all() for tensor in load_weights(path, expected).values())
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
+def test_views_strides_and_types_are_kept_or_made_float32(saved, options):
+    big = torch.randn(600, 600)
+    tensors = {
+        "slice": big[5:590, 3:595],
+        "transposed": big.T,
+        "double": big.double()[1:],
+        "half": big.half(),
+        "bfloat": big.bfloat16(),
+        "parameter": nn.Parameter(big),
+        "last": torch.randn(256, 128, 3, 3).to(memory_format=torch.channels_last),
+        "scalar": torch.tensor(2.0),
+        "none": torch.empty(0, 3),
+    }
+    loaded = load_weights(saved(tensors, **options), {key: t.shape for key, t in tensors.items()})
+    for key, tensor in tensors.items():
+        assert torch.equal(loaded[key], tensor.float()), key
+        assert (loaded[key].dtype, loaded[key].requires_grad) == (torch.float32, False)
+
+
+def test_only_what_is_needed_is_read_and_it_can_be_changed(saved, state, monkeypatch):
+    big = torch.ones(1000, 300)
+    path = saved({"model": {"a": big}, "optimizer": {"state": {0: torch.zeros(1000, 1000)}}})
+    loaded = load_weights(path, {"a": big.shape})["a"]
+    loaded.add_(1)
+    assert loaded.sum() == 2 * big.numel()
+    assert load_weights(path, {"a": big.shape})["a"].sum() == big.numel()  # the file is as it was
+
+
+def test_the_form_of_a_file_is_told_by_its_content(tmp_path, state):
+    save_file(state, tmp_path / "really_safetensors.pt", {"format": "pt", "about": "x"})
+    torch.save(state, tmp_path / "w.bin")
+    expected = {key: tensor.shape for key, tensor in state.items()}
+    for name in ("really_safetensors.pt", "w.bin"):
+        assert load_weights(tmp_path / name, expected).keys() == state.keys()
+
+
+def test_an_explanation_is_part_of_the_message(saved):
+    with pytest.raises(ValueError, match="do not fit the config's network; they are green\n  missing: a"):
+        load_weights(saved({"b": torch.ones(1)}), {"a": torch.Size([1])}, lambda found: "they are green")
+
+
+def test_a_limit_on_open_files_is_not_reached(saved):
+    path = saved({str(i): torch.full((2**18,), float(i)) for i in range(40)})
+    code = (
+        "import resource, sys; from pathlib import Path; from utils.checkpoint import open_checkpoint\n"
+        "found = open_checkpoint(Path(sys.argv[1])).named\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
+        "tensors = [stored.read() for stored in found.values()]\n"
+        "assert [float(tensor.mean()) for tensor in tensors] == list(range(40))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

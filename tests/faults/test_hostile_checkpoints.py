@@ -1,0 +1,250 @@
+"""Malformed and hostile weight files: each refused with its own message; damaged ones load or are refused.
+
+The full run: `pytest tests/faults/test_hostile_checkpoints.py --hostile_checkpoints 200`; another draw of
+damages with HOSTILE_SEED=1 in the environment.
+"""
+
+import argparse
+import collections
+import gzip
+import io
+import json
+import os
+import pathlib
+import pickle
+import random
+import resource
+import tarfile
+import time
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from models import CONFIG_CLASSES, build_model
+from models.ddpm_unet import DDPMUNetConfig
+from tests.faults.mutations import mutate
+from utils import tensor_file
+from utils.checkpoint import load_weights, open_checkpoint
+from utils.recognize import Shelf
+
+SEED = int(os.environ.get("HOSTILE_SEED", "0"))
+SECONDS, MAX_MESSAGE = 10, 4000
+CONFIG = DDPMUNetConfig(
+    image_size=8,
+    model_channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(4,),
+)
+WEIGHT = torch.ones(4, 3)
+
+
+def saved(content, **options):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def zipped(entries, compression=zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def entries_of(data):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+
+
+def edited(data, name, edit):
+    """Return a checkpoint with one entry of its archive changed."""
+    return zipped([(n, edit(d) if n.endswith(name) else d) for n, d in entries_of(data)])
+
+
+def doubled(data):
+    """Return a checkpoint whose archive holds an entry twice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return zipped([*entries_of(data), entries_of(data)[1]])
+
+
+def tarred(data):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("w.pt")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def header(facts, data=b""):
+    text = facts if isinstance(facts, bytes) else json.dumps(facts).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def described(dtype="F32", shape=(1,), offsets=(0, 4)):
+    return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/hostile-was-run",)
+
+
+FLAT = saved({"a": WEIGHT})
+STATE = {"a": WEIGHT}
+KINDS = {
+    "empty": (b"", "the file is empty"),
+    "web page": (b"\n<html>403", "a web page instead of weights"),
+    "lfs pointer": (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+    "json": (b'{"_class_name": "UNet2DModel"}', "a JSON text instead of weights"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file of Keras"),
+    "gguf": (b"GGUF\x03", "a GGUF file of quantized weights"),
+    "numpy": (b"\x93NUMPY\x01", "a NumPy array"),
+    "numpy archive": (zipped([("a.npy", b"1")]), "an archive of NumPy arrays"),
+    "gzip": (gzip.compress(FLAT), "a gzip archive"),
+    "tar": (tarred(FLAT), "a tar archive"),
+    "zip": (zipped([("w.pt", FLAT)]), "a zip archive, but not of torch.save"),
+    "zipped twice": (zipped(entries_of(FLAT), zipfile.ZIP_DEFLATED), "was zipped a second time"),
+    "bomb": (
+        edited(zipped([("x/data.pkl", bytes(70 * 2**20))]), "-", bytes),
+        "describes its tensors in 73400320 bytes",
+    ),
+    "entry twice": (doubled(FLAT), "two entries of one name"),
+    "torchscript": (zipped([*entries_of(FLAT), ("x/code/net.py", b"")]), "a TorchScript program"),
+    "big-endian": (edited(FLAT, "byteorder", lambda _: b"big"), "written on a big-endian machine"),
+    "picture": (b"\x89PNG\r\n", "a picture"),
+    "garbage": (b"\x80\x02}q\x00", "not a checkpoint of torch.save, or a truncated one"),
+    "cut pickle": (FLAT[: len(FLAT) // 2], "not a checkpoint of torch.save, or a truncated one"),
+    "code": (pickle.dumps(Payload(), protocol=2), "holds posix.mkdir, which could run code"),
+    "code inside": (saved({"model": Payload()}), "holds posix.mkdir, which could run code"),
+    "whole module": (saved(nn.Linear(2, 2)), "holds torch.nn.modules.linear.Linear, which could run code"),
+    "namespace": (saved({**STATE, "args": argparse.Namespace(a=1)}), "holds argparse.Namespace"),
+    "path": (saved({**STATE, "dir": pathlib.PurePosixPath("x")}), "holds pathlib.PurePosixPath"),
+    "defaultdict": (saved({**STATE, "log": collections.defaultdict(list)}), "holds collections.defaultdict"),
+    "numpy scalar": (saved({**STATE, "loss": np.float64(1)}), "multiarray.scalar"),
+    "sparse": (saved({"a": WEIGHT.to_sparse()}), "holds sparse tensors"),
+    "quantized": (saved({"a": WEIGHT.to(torch.int8)}), "a is of type int8"),
+    "complex": (saved({"a": WEIGHT.cfloat()}), "a is of type complex64"),
+    "meta": (saved({"a": WEIGHT.to("meta")}), "of the meta device, which have no values"),
+    "negated": (saved({"a": torch.complex(WEIGHT, WEIGHT).conj().imag}), "stored as its negative"),
+    "stretched": (
+        saved({"a": torch.ones(1).expand(10**6, 10**6)}),
+        "a claims 1000000000000 numbers and stores 1, repeated by a stride of 0",
+    ),
+    "stretched, old format": (
+        saved({"a": torch.ones(1).expand(10**6, 10**6)}, _use_new_zipfile_serialization=False),
+        "claims 1000000000000 numbers and stores 1",
+    ),
+    "tensor cut off": (edited(FLAT, "data/0", lambda d: b""), "a is not all there, the file is broken"),
+    "unknown type": (saved({"a": WEIGHT.to(torch.float8_e4m3fn)}), "a is of type float8_e4m3fn"),
+    "newer pickle": (saved(STATE, pickle_protocol=4), "pickled otherwise than torch.save does by default"),
+    "no tensors": (
+        saved({"epoch": 3, "name": "x" * 9999}),
+        r"no state dict; found a dict with epoch \(int\)",
+    ),
+    "too short": (header(described(), b"\0\0"), "broken or truncated safetensors"),
+    "endless header": ((2**40).to_bytes(8, "little") + b"{", "broken or truncated safetensors"),
+    "overlap": (header({**described(), "b": described()["a"]}, bytes(4)), "broken or truncated safetensors"),
+    "huge shape": (header(described(shape=(2**40, 2**40)), bytes(4)), "broken or truncated safetensors"),
+    "nested header": (header(b"[" * 10**5), "broken or truncated safetensors"),
+    "integers": (header(described("I32"), bytes(4)), "a is of type I32; weights are float16"),
+    "eight bits": (header(described("F8_E4M3", (4,)), bytes(4)), "a is of type F8_E4M3"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), KINDS.values(), ids=list(KINDS))
+def test_each_kind_of_wrong_file_has_a_message(tmp_path, data, message):
+    suffix = ".safetensors" if "safetensors" in message or " I32" in message or "F8_" in message else ".pt"
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        open_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < MAX_MESSAGE
+    for advice in ("weights_only", "safe_globals", "pickle_module"):
+        assert advice not in str(caught.value)
+    assert not os.path.exists("/tmp/hostile-was-run")
+
+
+def test_the_messages_differ():
+    assert len({message for _, message in KINDS.values()}) >= 35
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return Shelf(CONFIG_CLASSES, build_model).shapes(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def originals():
+    """Return the bytes of one network in the formats and layouts that are read."""
+    torch.manual_seed(0)
+    state = build_model(CONFIG).state_dict()
+    wrapped = {"ema": {"shadow_params": list(state.values())}, "model": state, "step": 3}
+    return {
+        "w.safetensors": save(state, {"format": "pt"}),
+        "w.pt": saved(state),
+        "old.pt": saved(state, _use_new_zipfile_serialization=False),
+        "wrapped.pt": saved(wrapped),
+    }
+
+
+def damage(rng, name, data):
+    """Damage bytes anywhere, or what describes the tensors with the container around it kept whole."""
+    if rng.random() < 0.5:
+        return mutate(rng, data)
+    if name == "w.safetensors":
+        length = int.from_bytes(data[:8], "little")
+        text = mutate(rng, data[8 : 8 + length])
+        return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    if name == "old.pt":
+        return mutate(rng, data[:20_000]) + data[20_000:]
+    return edited(data, "data.pkl", lambda index: mutate(rng, index))
+
+
+def check(path, shapes, shelf):
+    """Load a file: a whole state dict, every number of which can be read, or a message."""
+    try:
+        state = load_weights(path, shapes, shelf.describe)
+    except ValueError as error:
+        message = str(error)
+        assert path.name in message
+        assert len(message) < MAX_MESSAGE
+        assert all(c.isprintable() or c == "\n" for c in message), message
+        assert "weights_only" not in message
+        return False
+    assert {key: tensor.shape for key, tensor in state.items()} == shapes
+    for tensor in state.values():
+        assert tensor.dtype == torch.float32
+        float(tensor.sum())  # touches all of it
+    return True
+
+
+def test_damaged_checkpoints_load_or_are_refused(tmp_path, shapes, originals, request, recwarn, monkeypatch):
+    monkeypatch.setattr(tensor_file, "_MAPPED_FROM", 2**12)  # as large ones are read
+    shelf, loaded = Shelf(CONFIG_CLASSES, build_model), collections.Counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, data in originals.items():
+        (tmp_path / name).write_bytes(data)
+        assert check(tmp_path / name, shapes, shelf)
+    for i in range(request.config.getoption("--hostile_checkpoints")):
+        rng = random.Random(f"{SEED}-{i}")
+        name = rng.choice(list(originals))
+        path = tmp_path / f"{i}-{name}"
+        path.write_bytes(damage(rng, name, originals[name]))
+        since = time.monotonic()
+        loaded[check(path, shapes, shelf)] += 1
+        assert time.monotonic() - since < SECONDS, (i, name)
+        path.unlink()
+    assert loaded[False]
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 500_000, grown  # kB; no damage makes it allocate what the file does not hold
+    assert not [w for w in recwarn if "torch.load" in str(w.message)]

@@ -1,0 +1,103 @@
+"""Convert weights between a published file, safetensors and a folder of diffusers, in any direction.
+
+What is read may be anything that --weights takes. The name of the target says what is written:
+NAME.safetensors, NAME.pt (.pth, .ckpt) with the flat state dict of torch.save, or else a folder that
+diffusers loads.
+"""
+
+import io
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from models import CONFIG_CLASSES, MODELS, build_model
+from utils import diffusers_folder, options
+from utils.checkpoint import open_checkpoint, read_weights
+from utils.config import Config
+from utils.files import write_atomically
+from utils.recognize import Shelf, read_config
+from utils.source import parse
+
+
+def build_parser() -> options.StrictParser:
+    """Return the command line."""
+    parser = options.StrictParser(__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("source", help="file, folder, published name, or http, https or hf address")
+    add("target", type=Path, help="NAME.safetensors, NAME.pt, or a new folder for diffusers")
+    add("-c", "--config", type=Path, help="config of the weights (default: found by their keys)")
+    add("--part", help="of a file with several networks: unet_cond or unet_uncond")
+    add("--weights_dir", type=Path, help="folder of downloaded files (default: torch.hub's)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    with options.report_errors(parser):
+        shelf = Shelf(CONFIG_CLASSES, build_model)
+        path, weights = parse(args.source, args.weights_dir).settle(
+            args.config, lambda found, hint: shelf.find(open_checkpoint(found), hint)
+        )
+        config, checkpoint = read_config(path, CONFIG_CLASSES), open_checkpoint(weights)
+        if args.part:
+            checkpoint = checkpoint.part(args.part)
+        state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe)
+        if path.suffix == ".json" and args.target.suffix:  # a file does not say what its folder said
+            write_config(args.target.with_suffix(".yaml"), config)
+        write(args.target, config, state)
+    print(f"{args.target}: {len(state)} tensors, by {path}")
+    return options.EXIT_DONE
+
+
+def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
+    """Write weights in the form that the name of the target tells.
+
+    Raises:
+        ValueError: It exists, or diffusers has no such network.
+    """
+    if target.is_file():
+        raise ValueError(f"{target}: is there already; give a new name")
+    state = {key: tensor.contiguous() for key, tensor in state.items()}
+    if target.suffix == ".safetensors":
+        write_atomically(target, save(state, {"format": "pt"}))
+    elif target.suffix in (".pt", ".pth", ".ckpt"):
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(target, buffer.getbuffer())
+    elif target.suffix:
+        raise ValueError(f"{target}: give .safetensors, .pt, .pth or .ckpt, or a folder without a suffix")
+    else:
+        diffusers_folder.write_folder(target, family_of(config), config, state)
+
+
+def family_of(config: Config) -> str:
+    """Return the name that a config's network has in model.name."""
+    return next(name for name, (cls, _) in MODELS.items() if type(config.model) is cls)
+
+
+def write_config(path: Path, config: Config) -> None:
+    """Write a config as YAML, without what are its defaults.
+
+    Raises:
+        ValueError: The file exists.
+    """
+    if path.exists():
+        raise ValueError(f"{path}: is there already, and the config of the weights would go there")
+    sections = {"model": {"name": family_of(config)}, "diffusion": {}}
+    for name, section in sections.items():
+        for key, field in getattr(config, name).__dataclass_fields__.items():
+            value = getattr(getattr(config, name), key)
+            if value != field.default:
+                section[key] = list(value) if isinstance(value, tuple) else value
+    text = "# Written by tools/convert.py. Weights: the file of this name beside it.\n"
+    write_atomically(path, (text + yaml.safe_dump(sections, sort_keys=False)).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
