@@ -1,6 +1,8 @@
 """Noise that depends on the image alone: never on rank, batch or position in a list."""
 
+import functools
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ class ImageNoise:
     """Standard normal noise for a batch, from one generator an image.
 
     A generator is keyed by (seed, relative path, sample) and runs on the CPU in float32, so an
-    image meets the same noise on every device, in every batch and for any number of processes.
+    image meets the same noise on every device, in every batch and for any number of processes. For
+    another device each noise is drawn in a thread while the network computes with the one before.
     """
 
     def __init__(self, seed: int, keys: list[tuple[str, int]], shape: tuple[int, ...], device: torch.device):
@@ -23,11 +26,24 @@ class ImageNoise:
         """
         self._generators = [torch.Generator().manual_seed(_key(seed, *key)) for key in keys]
         self._shape, self._device = shape, device
+        self._ahead = None if device.type == "cpu" else _thread().submit(self._draw)
 
     def __call__(self) -> Tensor:
-        """Draw the next noise of every image: shape [B, C, H, W], float32."""
+        """Return the next noise of every image: shape [B, C, H, W], float32."""
+        if self._ahead is None:
+            return self._draw()
+        noise, self._ahead = self._ahead.result(), _thread().submit(self._draw)
+        return noise.to(self._device, non_blocking=True)
+
+    def _draw(self) -> Tensor:
         draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
-        return torch.stack(draws).to(self._device)
+        noise = torch.stack(draws)
+        return noise.pin_memory() if self._device.type == "cuda" else noise
+
+
+@functools.cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1)
 
 
 def _key(seed: int, name: str, sample: int) -> int:

@@ -44,3 +44,12 @@ def test_the_numbers_do_not_change_between_releases():
 
 def test_large_seeds_and_odd_names_are_fine():
     assert draws(2**80, ["caf\udce9.png"]).isfinite().all()
+
+
+def test_another_device_is_given_the_same_noise_drawn_ahead():
+    keys, shape = [("a.png", 0), ("b.png", 1)], (3, 4, 4)
+    here = ImageNoise(5, keys, shape, torch.device("cpu"))
+    there = ImageNoise(5, keys, shape, torch.device("meta"))
+    there._device = torch.device("cpu")  # only its values can be looked at
+    for _ in range(4):
+        assert torch.equal(here(), there())
