@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         **guidance.parameters,
     }
     items = results.make_items(names)
-    code = run.Run(args, place, items, reader, method, settings, parameters).do(calls)
+    code = run.Run(args, place, items, reader, method, settings, parameters, folders).do(calls)
     launch.finish()
     return code
 

@@ -83,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         **guidance.parameters,
     }
     calls = calls_a_level * (sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2))
-    code = run.Run(args, place, items, reader, method, settings, parameters).do(calls)
+    folders = list(levels.values()) or [""]
+    code = run.Run(args, place, items, reader, method, settings, parameters, folders).do(calls)
     launch.finish()
     return code
 

@@ -170,6 +170,7 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     )
     add("--overwrite", action="store_true", help="replace what another run left in save_dir")
     add("--no_metadata", action="store_true", help="do not record in the PNG files how they were made")
+    add("--no_report", action="store_true", help="do not write report.html, the page that shows the run")
     add("--dry_run", action="store_true", help="print what would be done, load no weights, write nothing")
     add(
         "--set",

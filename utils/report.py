@@ -1,4 +1,4 @@
-"""What became of a run: report.json and failures.jsonl, made from the logs of all its processes."""
+"""What became of a run: report.json, failures.jsonl and report.html, made from the logs of its processes."""
 
 import json
 import platform
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from utils import files
+from utils import files, page
 from utils.job import Item
 from utils.log import log
 from utils.records import read_logs
@@ -28,13 +28,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, **packages}
 
 
-def write(save_dir: Path, key: str, items: list[Item]) -> None:
-    """Write both files, over those that another process of the run wrote before it ended.
+def write(save_dir: Path, key: str, items: list[Item], about: page.About | None = None) -> None:
+    """Write the files, over those that another process of the run wrote before it ended.
 
     Args:
         save_dir: Folder of the run.
         key: Of the run.
         items: All its items.
+        about: What its page shows beside them; None for no page.
     """
     scratch = save_dir / files.SCRATCH
     with _lock(scratch / "lock"):
@@ -53,11 +54,12 @@ def write(save_dir: Path, key: str, items: list[Item]) -> None:
             "processes": list(processes.values()),
             "key": key,
         }
-        files.write_atomically(
-            save_dir / NAME, json.dumps(report, indent=1).encode(), save_dir / files.SCRATCH
-        )
+        files.write_atomically(save_dir / NAME, json.dumps(report, indent=1).encode(), scratch)
         lines = [json.dumps({"input": end.input, "reason": end.reason}) + "\n" for end in failures]
         files.write_atomically(save_dir / FAILURES, "".join(lines).encode(), scratch)
+        if about:
+            text = page.render(save_dir, about, report, (_entry(item, latest) for item in items))
+            files.write_atomically(save_dir / page.NAME, text.encode("utf-8", "replace"), scratch)
 
 
 class _Done(NamedTuple):
@@ -94,6 +96,13 @@ def _gather(save_dir: Path, key: str) -> tuple[dict[str, dict], dict[str, _Done 
             if line["item"] not in latest or now.time >= latest[line["item"]].time:
                 latest[line["item"]] = now
     return processes, latest
+
+
+def _entry(item: Item, latest: dict[str, _Done | _Failed]) -> page.Entry:
+    end = latest.get(item.target)
+    if isinstance(end, _Failed):
+        return page.Entry(item.name, item.target, "failed", end.reason)
+    return page.Entry(item.name, item.target, "missing" if end is None else "done")
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils import interrupt, job, options, report, run_key
+from utils import interrupt, job, options, page, report, run_key
 from utils.inputs import Inputs
 from utils.latents import Latents
 from utils.launch import Launch, Progress
 from utils.log import log
 from utils.records import Records
-from utils.results import Result, Writer
+from utils.results import SHEETS, STRIPS, Result, Writer
 
 Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""
@@ -88,6 +88,7 @@ class Run:
         method: Method,
         settings: dict[str, object],
         parameters: dict[str, object],
+        folders: list[str],
     ):
         """
         Args:
@@ -98,6 +99,7 @@ class Run:
             method: The method on a batch.
             settings: What makes it this run, from `run_key.run_settings`.
             parameters: What the PNG files record of how they were made, beside what is common.
+            folders: Those of the results below save_dir: [''] where an item has one result.
         """
         self._args, self._launch, self._items = args, launch, items
         self._inputs, self._method, self._settings = inputs, method, settings
@@ -110,7 +112,21 @@ class Run:
         }
         self._parameters = None if args.no_metadata else {**parameters, **common}
         self._key = run_key.key(settings)
+        self._about = None if args.no_report else self._describe(parameters["method"], folders)
         self._records = Records(args.save_dir, self._key, self._process(), args.overwrite)
+
+    def _describe(self, method: object, folders: list[str]) -> page.About:
+        """Say what the run's page shows of it."""
+        args = self._args
+        return page.About(
+            title=f"{method}: {args.save_dir.absolute().name}",
+            named={"config": args.config.name, "weights": args.weights.name},
+            settings=self._settings,
+            inputs=args.input_dir,
+            folders=folders,
+            strips=STRIPS if args.comparison else None,
+            sheets=SHEETS if len(folders) > 1 else None,
+        )
 
     def do(self, calls_per_item: int) -> int:
         """Do what is missing.
@@ -211,7 +227,7 @@ class Run:
         }
         try:
             self._records.finish(summary)
-            report.write(save_dir, self._key, self._items)
+            report.write(save_dir, self._key, self._items, self._about)
         except OSError as error:  # a full disk, of which the user knows by now
             log.error(f"{save_dir / report.NAME} cannot be written: {error}")
 

@@ -12,7 +12,9 @@ from utils.diffusers_folder import find_weights
 
 NAME = "run.json"
 _PLACES = ("input_dir", "save_dir")
-_RESOURCES = ("weights_dir", "micro_batch", "cpu", "offload", "shard", "verify", "overwrite", "dry_run")
+_RESOURCES = (
+    *("weights_dir", "micro_batch", "cpu", "offload", "shard", "verify", "overwrite", "dry_run", "no_report"),
+)
 _RESOLVED = ("config", "overrides", "precision")
 _FOLDERS = ("mask_dir", "strength_dir")
 

@@ -35,5 +35,5 @@ class Case:
 def result_bytes(folder: Path) -> dict[str, bytes]:
     """Read every result of a run, by relative path; not what the run keeps of itself."""
     paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    own = ("run.json", "report.json", "failures.jsonl", ".records/")
+    own = ("run.json", "report.json", "report.html", "failures.jsonl", ".records/")
     return {name: path.read_bytes() for name, path in paths.items() if not name.startswith(own)}

@@ -248,3 +248,12 @@ def test_nan_is_never_written(case, capsys):
     assert sample_sdedit.main(words) == 3
     assert result_bytes(case.save_dir) == {}
     assert capsys.readouterr().err.count("NaN") == 5
+
+
+def test_no_report_writes_no_page_and_is_the_same_run(case):
+    words = [*case.words(), *SDEDIT]
+    assert sample_sdedit.main([*words, "--no_report"]) == 0
+    assert (case.save_dir / "report.json").exists()
+    assert not (case.save_dir / "report.html").exists()
+    assert sample_sdedit.main(words) == 0
+    assert (case.save_dir / "report.html").exists()

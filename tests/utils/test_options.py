@@ -16,7 +16,7 @@ COMMON = {
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
     *("-h", "--help", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--cpu", "--fit"),
-    *("--comparison", "--no_metadata", "--dry_run", "--set"),
+    *("--comparison", "--no_metadata", "--no_report", "--dry_run", "--set"),
 }
 GUIDANCE = {"--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"}
 COMMANDS = {"sdedit": sample_sdedit, "ddib": sample_ddib}

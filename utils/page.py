@@ -1,0 +1,125 @@
+"""The page of a run, report.html: inputs beside results, in one file that opens from disk."""
+
+import base64
+import hashlib
+import html
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+NAME = "report.html"
+_TEMPLATE = Path(__file__).with_name("page.html")
+_SCRIPT = re.compile("<script>(.*?)</script>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a page shows of a run beside its items."""
+
+    title: str
+    named: dict[str, str]
+    """Names of the files that the settings know by their content."""
+    settings: dict[str, object]
+    """As in run.json."""
+    inputs: Path
+    """Folder of the inputs."""
+    folders: list[str]
+    """Those of the results, below that of the run: '' for one result an input, else of a sweep."""
+    strips: str | None = None
+    """Folder of the comparison strips, where there are any."""
+    sheets: str | None = None
+    """Folder of the contact sheets, likewise."""
+
+
+class Entry(NamedTuple):
+    """One item of the run."""
+
+    input: str
+    """Relative path of the input."""
+    target: str
+    """Relative path of the result, below each of the folders."""
+    state: str
+    """done, failed or missing."""
+    reason: str = ""
+    """Why it failed."""
+
+
+def render(save_dir: Path, about: About, report: dict[str, object], entries: Iterable[Entry]) -> str:
+    """Return the page, as HTML that names no other place than the folders of inputs and results.
+
+    Args:
+        save_dir: Folder that it will lie in.
+        about: The run.
+        report: As in report.json.
+        entries: Its items, in order; the samples of an input follow one another.
+    """
+    samples = about.settings.get("samples")
+    data = {
+        "named": about.named,
+        "inputs": _address(about.inputs, save_dir),
+        "folders": about.folders,
+        "samples": samples,
+        "strips": about.strips,
+        "sheets": about.sheets,
+        "fit": about.settings.get("fit"),
+        "size": about.settings["config"]["model"]["image_size"],
+        "settings": about.settings,
+        "report": report,
+        "rows": [
+            _row(name, list(group), samples is not None)
+            for name, group in itertools.groupby(entries, key=lambda entry: entry.input)
+        ],
+    }
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    script = hashlib.sha256(_SCRIPT.search(template)[1].encode()).digest()
+    values = {
+        "title": html.escape(about.title),
+        "script": base64.b64encode(script).decode(),
+        "data": _embed(data),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+
+
+def _row(name: str, entries: list[Entry], numbered: bool) -> str | list[object]:
+    """Return an input and what became of it: its name, and what cannot be told from that.
+
+    Args:
+        name: Relative path of the input.
+        entries: Its samples.
+        numbered: The targets end in the number of the sample.
+
+    Returns:
+        The name alone, where all is done under the usual name; else [name, stem of the results or 0,
+        a letter for the state of each sample, reasons by sample].
+    """
+    stem = entries[0].target.removesuffix(".png")
+    if numbered:
+        stem = stem.removesuffix("_s00")
+    states = "".join(entry.state[0] for entry in entries)
+    reasons = {index: entry.reason for index, entry in enumerate(entries) if entry.reason}
+    usual = stem == name.rpartition(".")[0]
+    if usual and not states.strip("d"):
+        return name
+    row: list[object] = [name, 0 if usual else stem, states]
+    return [*row, reasons] if reasons else row
+
+
+def _address(folder: Path, start: Path) -> str:
+    """Return a folder as an address relative to another one, ending in a slash."""
+    try:
+        relative = os.path.relpath(folder, start)
+    except ValueError:  # on another drive
+        return f"{folder.absolute().as_uri()}/"
+    return f"./{quote(os.fsencode(relative.replace(os.sep, '/')))}/"
+
+
+def _embed(data: object) -> str:
+    """Return JSON in which nothing ends the script element that holds it."""
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
