@@ -1,0 +1,239 @@
+"""report.html in a real browser: opened from disk, scrolled, searched, compared, by mouse and by keyboard."""
+
+import os
+import time
+
+import pytest
+from PIL import Image
+
+import sample_sdedit
+from tests.browser.browser_case import chromium
+from utils import page
+
+NUM_IMAGES, LIMIT_S = 1000, 2.0
+ODD = [
+    'it\'s "quoted" #1',
+    "100% pear?",
+    "<script>alert(1)<",
+    "a&amp;b",
+    "\u6797\u6a9e \U0001f34e",
+    "b\udcff",
+    "c:d",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
+
+
+class Opened:
+    """A page, and what it asked for."""
+
+    def __init__(self, context, path):
+        self.requests, self.errors = [], []
+        self.tab = context.new_page()
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("console", lambda message: self.errors.append(message.text))
+        self.tab.goto(path.as_uri())
+
+    def wait_for(self, expression):
+        """Wait until it holds; Playwright's own way needs `eval`, which the page's policy forbids."""
+        end = time.monotonic() + 10
+        while not self.tab.evaluate(expression):
+            assert time.monotonic() < end, expression
+            self.tab.wait_for_timeout(10)
+
+    def names(self):
+        return self.tab.locator(".unit .name").all_inner_texts()
+
+    def check(self):
+        """Nothing went wrong, and nothing was asked of any other place."""
+        assert self.errors == []
+        assert {url.partition(":")[0] for url in self.requests} <= {"file", "data"}
+
+
+@pytest.fixture
+def open_page(browser):
+    contexts = []
+
+    def opened(path, width=1280, height=800, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        return Opened(context, path)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+SHOWN = "Array.from(document.querySelectorAll('.unit img')).filter(i => i.complete && i.naturalWidth).length"
+
+
+def write(folder, names, folders=("",), **more):
+    """Write a run's inputs, results and page; a name without a picture failed."""
+    settings = {"config": {"model": {"image_size": 64}}, "fit": "crop", "timesteps": [1, 2], **more}
+    entries = []
+    for number, name in enumerate(names):
+        stem, failed = name.rpartition(".")[0], name.startswith("bad")
+        reason = {"state": "failed", "reason": "is <b>broken</b>"} if failed else {"state": "done"}
+        entries.append(page.Entry(name, f"{stem}.png", **reason))
+        colour = (number * 7 % 256, number % 256, 90)
+        for path in [] if failed else [f"in put/{name}", *(f"out/{part}/{stem}.png" for part in folders)]:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), colour if path.startswith("in") else colour[::-1]).save(folder / path)
+    num_failed = sum(entry.state == "failed" for entry in entries)
+    report = {"items": len(names), "done": len(names) - num_failed, "failed": num_failed, "missing": 0}
+    report |= {"seconds_per_item": 0.25, "processes": [{"host": "here", "versions": {"torch": "2"}}]}
+    about = page.About("SDEdit: out", {"config": "tiny.yaml"}, settings, folder / "in put", list(folders))
+    text = page.render(folder / "out", about, report, entries)
+    (folder / "out/report.html").write_text(text)
+    return folder / "out/report.html"
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    names = [f"set {number % 3}/photo {number:04d}.png" for number in range(NUM_IMAGES)]
+    return write(tmp_path_factory.mktemp("thousand"), names)
+
+
+def test_a_thousand_images_open_and_scroll_quickly_and_ask_nobody(open_page, thousand):
+    start = time.perf_counter()
+    opened = open_page(thousand)
+    opened.wait_for(f"{SHOWN} >= 8")
+    ready = time.perf_counter() - start
+    assert opened.tab.inner_text("#counts") == "1,000 done \u00b7 0.25 s each"
+    opened.tab.evaluate("document.querySelector('#list').scrollTop = 1e9")
+    opened.wait_for("document.querySelector('.unit:last-child .name')?.textContent.endsWith('0999.png')")
+    opened.wait_for(f"{SHOWN} >= 8 && {SHOWN} === document.querySelectorAll('.unit img').length")
+    seconds = time.perf_counter() - start
+    frames = opened.tab.evaluate("""async () => {  // the longest wait for a frame, in a scroll through all
+        const list = document.querySelector("#list"), end = list.scrollHeight;
+        let longest = 0, before = performance.now();
+        for (let step = 0; step <= 60; step++) {
+            list.scrollTop = (end * step) / 60;
+            await new Promise(requestAnimationFrame);
+            const now = performance.now();
+            longest = Math.max(longest, now - before);
+            before = now;
+        }
+        return longest;
+    }""")
+    print(f"{NUM_IMAGES} images: seen after {ready:.2f} s, the last {seconds:.2f} s; a frame {frames:.0f} ms")
+    assert seconds < LIMIT_S
+    assert opened.tab.locator(".unit").count() < 100
+    opened.check()
+
+
+def test_search_by_name_and_state(open_page, thousand, tmp_path):
+    opened = open_page(thousand)
+    opened.tab.keyboard.press("/")
+    opened.tab.keyboard.type("PHOTO 042 set")
+    opened.wait_for("document.querySelectorAll('.unit').length === 11")
+    assert all("042" in name for name in opened.names())
+    opened.tab.fill("#search", "no such name")
+    assert opened.tab.locator("#none").is_visible()
+    failing = open_page(write(tmp_path, ["a.png", "bad.png"]))
+    failing.tab.select_option("#state", "f")
+    assert failing.names() == ["bad.png"]
+    assert failing.tab.inner_text(".note.bad") == "is <b>broken</b>"
+    assert "1 failed" in failing.tab.inner_text("#counts")
+
+
+def test_the_slider_compares_by_mouse_and_by_keyboard(open_page, thousand):
+    opened = open_page(thousand)
+    tab = opened.tab
+    tab.locator("button.pane").nth(3).click()
+    assert tab.inner_text("#view-name") == "set 0/photo 0003.png"
+    box = tab.locator("#compare").bounding_box()
+    share = "getComputedStyle(document.querySelector('#compare .over')).clipPath"
+    assert "50%" in tab.evaluate(share)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 3
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.8, y, steps=5)
+    tab.mouse.up()
+    opened.wait_for("Math.abs(document.querySelector('#slider').value - 80) <= 2")
+    tab.keyboard.press("Home")
+    tab.keyboard.press("ArrowRight")
+    assert tab.input_value("#slider") == "1"
+    assert "99%" in tab.evaluate(share)
+    assert tab.get_attribute("#slider", "aria-valuetext") == "1 % input"
+    tab.keyboard.press("n")
+    assert tab.inner_text("#view-name") == "set 1/photo 0004.png"
+    assert tab.input_value("#slider") == "1"
+    opened.wait_for("Array.from(document.querySelectorAll('#compare img')).every(i => i.naturalWidth === 16)")
+    tab.keyboard.press("Escape")
+    assert tab.evaluate("document.activeElement.dataset.place") == "4"
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowLeft")
+    per_line = tab.evaluate("perLine")
+    assert tab.evaluate("document.activeElement.dataset.place") == str(4 + per_line - 1)
+    opened.check()
+
+
+def test_names_with_odd_characters_are_shown_and_found(open_page, tmp_path):
+    names = [f"{odd} dir/{odd}.png" for odd in ODD]
+    if os.name != "posix":
+        names = [name for name in names if not set(name) & set('<>:"?|*\udcff')]
+    opened = open_page(write(tmp_path, sorted(names)))
+    opened.wait_for(f"{SHOWN} === {2 * len(names)}")
+    assert opened.names() == [name.replace("\udcff", "\ufffd") for name in sorted(names)]
+    opened.tab.fill("#search", "100% pear?")
+    assert opened.names() == ["100% pear? dir/100% pear?.png"]
+    opened.check()
+
+
+def test_a_sweep_is_a_row_of_columns_also_on_a_phone(open_page, tmp_path):
+    folders = ["t0_0.3", "t0_0.5", "to_100% #x"]
+    path = write(tmp_path, ["a.png", "b.png", "c.png"], folders)
+    opened = open_page(path, 390, 844, has_touch=True, is_mobile=True, color_scheme="dark")
+    opened.wait_for(f"{SHOWN} === 12")
+    captions = opened.tab.locator(".unit").first.locator("figcaption").all_inner_texts()
+    assert captions == ["input", "t0 0.3", "t0 0.5", "to 100% #x"]
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.tab.locator("button.pane").first.tap()
+    assert opened.tab.locator("#parts button").all_inner_texts() == captions[1:]
+    opened.tab.keyboard.press("3")
+    assert opened.tab.locator("#parts [aria-pressed=true]").inner_text() == "to 100% #x"
+    opened.wait_for("Array.from(document.querySelectorAll('#compare img')).every(i => i.naturalWidth === 16)")
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.check()
+
+
+def test_a_real_run_with_inputs_that_browsers_do_not_show(open_page, case):
+    Image.new("RGB", (16, 16), (9, 99, 9)).save(case.input_dir / "scan.tif")
+    (case.input_dir / "text.png").write_text("hello")
+    words = [
+        *case.words(),
+        "--respace_steps",
+        "4",
+        "--edit_steps",
+        "1",
+        "2",
+        "--samples",
+        "2",
+        "--comparison",
+    ]
+    assert sample_sdedit.main(words) == 3
+    opened = open_page(case.save_dir / "report.html", height=3000)
+    opened.wait_for(f"{SHOWN} === 5 * 5 + 4")
+    tab = opened.tab
+    assert tab.inner_text("#title") == "SDEdit: out"
+    notes = tab.locator(".note").all_inner_texts()
+    assert "tif file, which browsers do not show" in notes
+    assert sum(note.startswith("not an image") for note in notes) == 4
+    tab.click("#about-button")
+    assert "tiny.safetensors" in tab.inner_text("#report")
+    assert "config.model.image_size" in tab.inner_text("#settings")
+    assert "versions.torch" in tab.inner_text("#processes")
+    tab.keyboard.press("Escape")
+    tab.locator("button.pane").nth(1).click()
+    links = {a.inner_text(): a.get_attribute("href") for a in tab.locator("#links a").all()}
+    assert {name: (case.save_dir / address).exists() for name, address in links.items()} == dict.fromkeys(
+        ["Input file", "Result file", "Strip with the noise", "Contact sheet"], True
+    )
+    assert all("text.png" in error or "ERR" in error for error in opened.errors)
