@@ -1,5 +1,6 @@
 """A classifier of the demo's classes, trained apart from the demo network, to judge its results."""
 
+import argparse
 import contextlib
 import io
 import itertools
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tools.train_demo import augment, read_data
@@ -84,3 +86,18 @@ def run(command: ModuleType, *words: object) -> str:
     if code:
         raise SystemExit(log.getvalue())
     return log.getvalue()
+
+
+def main() -> None:
+    """Train the judge and save it, for `tools.evaluate --features`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="train.npz, see weights/README.md")
+    parser.add_argument("--save", type=Path, required=True, help="file for it, .safetensors")
+    args = parser.parse_args()
+    judge, names, accuracy = load_judge(args.data)
+    save_file({key: value.contiguous() for key, value in judge.state_dict().items()}, args.save)
+    print(f"{len(names)} classes, {accuracy:.1%} on held-out views: {args.save}")
+
+
+if __name__ == "__main__":
+    main()
