@@ -211,25 +211,42 @@ def decode(path: Path, root: Path | None = None) -> Image.Image:
         ValueError: The file is no image of a known format, is broken, is animated or is too large, is not
             a regular file or cannot be opened.
     """
-    _silence_pillow()
     with open_file(path, root) as file:
-        try:
-            with Image.open(file, formats=FORMATS) as image:
-                _check_effort(image, file)
-                image.load()
-                return _to_rgb(_turn_upright(image))
-        except _RefusedError:
-            raise
-        except Image.UnidentifiedImageError:
-            raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"too many pixels: {error}") from None
-        except MemoryError:
-            raise ValueError("not enough memory for it") from None
-        except Exception as error:  # Pillow reports what is broken in a dozen kinds, SyntaxError among them
-            telling = isinstance(error, OSError | SyntaxError | ValueError) and str(error)
-            reason = plain(error if telling else repr(error))
-            raise ValueError(f"cannot be read, broken or truncated: {reason}") from None
+        return _decode(file, MAX_PIXELS)
+
+
+def decode_bytes(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image from memory, as `decode` does from a file.
+
+    Args:
+        content: Of an image file.
+        max_pixels: A limit below MAX_PIXELS.
+
+    Raises:
+        ValueError: As for `decode`.
+    """
+    return _decode(io.BytesIO(content), max_pixels)
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
+    _silence_pillow()
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            _check_effort(image, file, max_pixels)
+            image.load()
+            return _to_rgb(_turn_upright(image))
+    except _RefusedError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too many pixels: {error}") from None
+    except MemoryError:
+        raise ValueError("not enough memory for it") from None
+    except Exception as error:  # Pillow reports what is broken in a dozen kinds, SyntaxError among them
+        telling = isinstance(error, OSError | SyntaxError | ValueError) and str(error)
+        reason = plain(error if telling else repr(error))
+        raise ValueError(f"cannot be read, broken or truncated: {reason}") from None
 
 
 def _silence_pillow() -> None:
@@ -250,11 +267,11 @@ def _silence_libtiff() -> None:
         ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
-def _check_effort(image: Image.Image, file: BinaryIO) -> None:
+def _check_effort(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
     """Refuse an opened image that is several, or whose pixels would take very much memory or time."""
     num_pixels = image.width * image.height
-    if num_pixels > MAX_PIXELS:
-        raise _RefusedError(f"{image.width}x{image.height} pixels, allowed are {MAX_PIXELS}")
+    if num_pixels > max_pixels:
+        raise _RefusedError(f"{image.width}x{image.height} pixels, allowed are {max_pixels}")
     if max(image.size) > MAX_SIDE:
         raise _RefusedError(f"{image.width}x{image.height} pixels, allowed are {MAX_SIDE} a side")
     if image.format == "BMP" and image.info.get("compression") in (1, 2) and num_pixels > MAX_RLE_PIXELS:

@@ -133,7 +133,12 @@ class Inputs:
             return torch.ones(1, self.size, self.size)
         if masks.invert:
             mask = ImageChops.invert(mask)
-        return _to_unit(feather(images.fit(mask, self.size, self.fit), masks.feather))
+        return mask_tensor(mask, self.size, self.fit, masks.feather)
+
+
+def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:
+    """Bring a mask to the model's size and soften its edge: [1, size, size] in [0, 1], 1 may change."""
+    return _to_unit(feather(images.fit(mask, size, fit), feather_width))
 
 
 def feather(mask: Image.Image, width: float) -> Image.Image:

@@ -122,8 +122,8 @@ def var_type(text: str) -> str:
     return {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}.get(text, text)
 
 
-def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_help: str) -> None:
-    """Add what both commands take; the helps that they are called with are the command's own."""
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add what names a network and its weights."""
     add = parser.add_argument
     add("-c", "--config", type=Path, help="YAML file of the network (default: what the weights imply)")
     add(
@@ -135,6 +135,12 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
         "--weights_dir", type=Path, help="where downloaded weights are kept (default: the cache of torch.hub)"
     )
     add("--list_weights", action=_ListWeights, help="print the published names and which are on disk")
+
+
+def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_help: str) -> None:
+    """Add what both commands take; the helps that they are called with are the command's own."""
+    add_network_options(parser)
+    add = parser.add_argument
     add("--input_dir", type=Path, required=True, help="folder of input images, searched recursively")
     add("--save_dir", type=Path, required=True, help="folder for the results, one PNG an input")
     add("--seed", type=seed_int, default=0, help=seed_help)
@@ -360,6 +366,23 @@ def check_paths(args: argparse.Namespace) -> None:
     Raises:
         ValueError: Something is missing, is of the wrong kind, or would be overwritten.
     """
+    problems = missing_files(args)
+    for flag in ("input_dir", "mask_dir", "strength_dir"):
+        path = getattr(args, flag, None)
+        if path is not None and not path.is_dir():
+            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
+    if args.save_dir.exists() and not args.save_dir.is_dir():
+        problems.append(f"--save_dir {args.save_dir}: is a file; give a folder, it need not exist yet")
+    for flag in ("input_dir", "mask_dir", "strength_dir"):
+        path = getattr(args, flag, None)
+        if path is not None and args.save_dir.resolve() == path.resolve():
+            problems.append(f"--save_dir is the same folder as --{flag}, so results would replace inputs")
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def missing_files(args: argparse.Namespace) -> list[str]:
+    """Turn the weights into their sources; say which of the files that the options name are not there."""
     from utils import source
 
     problems = []
@@ -374,18 +397,7 @@ def check_paths(args: argparse.Namespace) -> None:
         for path in paths if isinstance(paths, list) else [paths]:
             if not path.is_file():
                 problems.append(f"--{flag} {path}: {_what_is_there(path)}; give the path of a file")
-    for flag in ("input_dir", "mask_dir", "strength_dir"):
-        path = getattr(args, flag, None)
-        if path is not None and not path.is_dir():
-            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
-    if args.save_dir.exists() and not args.save_dir.is_dir():
-        problems.append(f"--save_dir {args.save_dir}: is a file; give a folder, it need not exist yet")
-    for flag in ("input_dir", "mask_dir", "strength_dir"):
-        path = getattr(args, flag, None)
-        if path is not None and args.save_dir.resolve() == path.resolve():
-            problems.append(f"--save_dir is the same folder as --{flag}, so results would replace inputs")
-    if problems:
-        raise ValueError("\n".join(problems))
+    return problems
 
 
 def _what_is_there(path: Path) -> str:
