@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import webbrowser
 from pathlib import Path
 
 if not __package__:  # python tools/paint.py, in place of python -m tools.paint
@@ -15,7 +16,6 @@ import sample_sdedit
 from utils import options
 
 HOST = "127.0.0.1"
-_PATIENCE_S = 1.0
 
 
 def build_parser() -> options.StrictParser:
@@ -68,11 +68,12 @@ def main(argv: list[str] | None = None) -> int:
             queue, token = paint_queue.Queue(), secrets.token_urlsafe(24)
             server = make_server(paint_server.make_app(painter, queue, token))
             address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/"
-            print(f"paint at {address}\n(this machine only; Ctrl-C ends it)", flush=True)
-            serve(server, listener, address if args.open else None)
-            if not queue.close(_PATIENCE_S):
-                sys.stdout.flush()
-                os._exit(options.EXIT_DONE)  # a step of a large network takes longer, and nothing is lost
+            with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes the signal on when it has ended
+                print(f"paint at {address}\n(this machine only; Ctrl-C ends it)", flush=True)
+                if args.open:
+                    webbrowser.open(address)  # it connects to the listener, and waits for the server
+                server.run(sockets=[listener])
+            queue.close(0)
     return options.EXIT_DONE
 
 
@@ -119,15 +120,7 @@ def make_server(app):
     )
 
 
-def serve(server, listener: socket.socket, address: str | None) -> None:
-    """Answer requests until Ctrl-C or SIGTERM."""
-    if address:
-        import webbrowser
-
-        webbrowser.open(address)  # it connects to the listener, which waits for the server
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended, and passes the signal on
-        server.run(sockets=[listener])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # at once: a running step and the end of torch take seconds, and nothing is to be saved

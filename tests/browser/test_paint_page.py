@@ -252,6 +252,8 @@ def test_by_keyboard(new_page, address):
     page.keyboard.press("e")
     assert page.get_attribute("#tool-brush", "aria-pressed") == "true"
     page.fill("#seed", "7")
+    page.click("#settings summary")
+    page.fill("#steps", "4")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#gallery li")
     assert page.inner_text("#caption") == "t0 0.5, seed 7"
@@ -270,17 +272,20 @@ def test_two_users(new_page, painter):
     with served(gated) as client:
         address = f"http://127.0.0.1:{client.port}{client.prefix}"
         first, second = load(new_page(), address), load(new_page(), address)
+        for page in (first, second):
+            page.click("#settings summary")
+            page.fill("#steps", "10")
         first.click("#edit")
-        first.wait_for_selector("text=Step 0 of 51")
+        first.wait_for_selector("text=Step 0 of 6")
         second.click("#edit")
         second.wait_for_selector("text=Waiting: 1 edit is before this one")
         gated.steps.release(4)
-        first.wait_for_selector("text=Step 4 of 51")
+        first.wait_for_selector("text=Step 4 of 6")
         first.keyboard.press("Escape")
         first.wait_for_selector("#working", state="hidden")
         assert first.inner_text("#edit").startswith("Edit")
-        second.wait_for_selector("text=Step 0 of 51")
-        gated.steps.release(51)
+        second.wait_for_selector("text=Step 0 of 6")
+        gated.steps.release(6)
         second.wait_for_selector("#gallery li")
 
 
