@@ -21,9 +21,9 @@ HOST = "127.0.0.1"
 def build_parser() -> options.StrictParser:
     """Return the command line."""
     parser = options.StrictParser(__doc__.splitlines()[0])
+    parser.set_defaults(dry_run=False)
+    options.add_network_options(parser)
     add = parser.add_argument
-    add("-c", "--config", type=Path, required=True, help="YAML file of the network and its diffusion")
-    add("--weights", type=Path, required=True, help="checkpoint: .safetensors, .pt, .pth or .ckpt")
     add("--port", type=port, default=0, help="of the page, on this machine alone; 0 for any that is free")
     add("--open", action="store_true", help="open the page in the browser of this machine")
     add("--sampler", choices=options.SAMPLERS, default="ddpm", help="how to step down")
@@ -61,8 +61,9 @@ def main(argv: list[str] | None = None) -> int:
                 from tools import paint_edits, paint_queue, paint_server
             except ImportError as error:
                 raise ValueError(f"{error}; pip install -r requirements-paint.txt") from None
-            from utils import launch
+            from utils import assemble, launch
 
+            assemble.settle_weights(args)
             place = launch.start(args.cpu, args.precision)
             painter = paint_edits.Painter(edit_options(args), place)
             queue, token = paint_queue.Queue(), secrets.token_urlsafe(24)
@@ -79,9 +80,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def edit_options(args: argparse.Namespace) -> argparse.Namespace:
     """Return the options that sample_sdedit.py has by default, with those that were given here."""
-    words = ["-c", str(args.config), "--weights", str(args.weights), "--input_dir", ".", "--save_dir", "."]
-    defaults = sample_sdedit.build_parser().parse_args([*words, "--t0", "0.5"])
-    given = {key: getattr(args, key) for key in ("sampler", "precision", "cpu", "overrides")}
+    words = ["--weights", "", "--input_dir", ".", "--save_dir", ".", "--t0", "0.5"]
+    defaults = sample_sdedit.build_parser().parse_args(words)
+    chosen = ("config", "weights", "sampler", "precision", "cpu", "overrides")
+    given = {key: getattr(args, key) for key in chosen}
     return argparse.Namespace(**{**vars(defaults), **given})
 
 

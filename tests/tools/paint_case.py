@@ -87,6 +87,7 @@ class Client:
 
 def make_painter(config, weights) -> paint_edits.Painter:
     args = paint.build_parser().parse_args(["-c", str(config), "--weights", str(weights), "--cpu"])
+    args.weights = weights
     return paint_edits.Painter(paint.edit_options(args), launch.start(cpu=True, precision="fp32"))
 
 

@@ -279,7 +279,7 @@ def test_options(case, tmp_path, capsys):
     assert "give another, or none" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         paint.main([*words[:-1], str(tmp_path / "none")])
-    assert "none: does not exist" in capsys.readouterr().err
+    assert "none: no such file or folder" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         paint.main([*words, "--port", "65536"])
 
