@@ -173,11 +173,11 @@ def test_the_slider_compares_by_mouse_and_by_keyboard(open_page, thousand):
     assert tab.input_value("#slider") == "1"
     opened.wait_for("Array.from(document.querySelectorAll('#compare img')).every(i => i.naturalWidth === 16)")
     tab.keyboard.press("Escape")
-    assert tab.evaluate("document.activeElement.dataset.place") == "4"
+    opened.wait_for("document.activeElement.dataset.place === '4'")
     tab.keyboard.press("ArrowDown")
     tab.keyboard.press("ArrowLeft")
     per_line = tab.evaluate("perLine")
-    assert tab.evaluate("document.activeElement.dataset.place") == str(4 + per_line - 1)
+    opened.wait_for(f"document.activeElement.dataset.place === '{4 + per_line - 1}'")
     opened.check()
 
 

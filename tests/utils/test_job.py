@@ -1,6 +1,7 @@
 """The work list: every item once, failures apart from the rest, short memory survived, files whole."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -97,7 +98,13 @@ def test_auto_doubles_as_long_as_an_item_gets_faster():
 
 def test_auto_stops_where_memory_is_short():
     seen = Recorder(fits=3)
-    names = [str(i) for i in range(16)]
+    real, names = seen.compute, [str(i) for i in range(16)]
+
+    def compute(items, tensors):
+        time.sleep(0.02)  # whatever the batch, so that larger ones are faster
+        return real(items, tensors)
+
+    seen.compute = compute
     seen.run(names, micro_batch=None)
     assert [name for batch in seen.batches for name in batch] == names
     assert max(map(len, seen.batches)) == seen.size.size == 2
