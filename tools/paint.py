@@ -28,15 +28,6 @@ def build_parser() -> options.StrictParser:
     add("--open", action="store_true", help="open the page in the browser of this machine")
     add("--sampler", choices=options.SAMPLERS, default="ddpm", help="how to step down")
     add("--precision", choices=options.PRECISIONS, default="auto", help="of the network; auto is fp32")
-    add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
-    add(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one config entry, as in --set diffusion.var_type=fixed_large; may be repeated",
-    )
     return parser
 
 

@@ -123,7 +123,7 @@ def var_type(text: str) -> str:
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Add what names a network and its weights."""
+    """Add what names a network and its weights, and whether it stays on the CPU."""
     add = parser.add_argument
     add("-c", "--config", type=Path, help="YAML file of the network (default: what the weights imply)")
     add(
@@ -135,6 +135,15 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--weights_dir", type=Path, help="where downloaded weights are kept (default: the cache of torch.hub)"
     )
     add("--list_weights", action=_ListWeights, help="print the published names and which are on disk")
+    add(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one config entry, as in --set diffusion.var_type=fixed_large; may be repeated",
+    )
+    add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
 
 
 def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_help: str) -> None:
@@ -162,7 +171,6 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
         default="auto",
         help="of the network's convolutions and linear layers; auto follows `accelerate launch`, else fp32",
     )
-    add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
     add("--fit", choices=FITS, default="crop", help="how an image of another size becomes the model's")
     add("--comparison", action="store_true", help="also save strips that show input, noise and result")
     add(
@@ -178,14 +186,6 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     add("--no_metadata", action="store_true", help="do not record in the PNG files how they were made")
     add("--no_report", action="store_true", help="do not write report.html, the page that shows the run")
     add("--dry_run", action="store_true", help="print what would be done, load no weights, write nothing")
-    add(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one config entry, as in --set diffusion.var_type=fixed_large; may be repeated",
-    )
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
