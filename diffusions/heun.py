@@ -1,34 +1,12 @@
 """Heun's method for the ODE (Karras et al. 2022, arXiv:2206.00364), up and down."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from diffusions.process import Model, Noise, Process, as_state
-from diffusions.schedule import Schedule
 
 
 class Heun(Process):
     """Sampling along the ODE at second order: two calls of the network a step."""
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        timesteps: Sequence[int],
-        prediction: str = "eps",
-        clip_denoised: bool = True,
-    ):
-        """
-        Args:
-            schedule: What the network was trained with, T timesteps.
-            timesteps: The K that are kept, strictly increasing, from 0 to T - 1; see `respace`.
-            prediction: What the network's output means: eps, x0, v or score.
-            clip_denoised: Clip the predicted x_0 to [-1, 1] on the way down; never on the way up.
-
-        Raises:
-            ValueError: An unknown prediction, or timesteps out of order or range.
-        """
-        super().__init__(schedule, timesteps, prediction, clip_denoised)
 
     def step(self, model: Model, x_t: Tensor, source: int, target: int, noise: Noise | None = None) -> Tensor:
         """Move a state from one level to another (Karras et al. 2022, algorithm 1 without churn).

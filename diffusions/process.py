@@ -28,7 +28,13 @@ class Process:
     Level 0 is the clean image (signal 1, noise 0); level k is training timestep timesteps[k - 1].
     """
 
-    def __init__(self, schedule: Schedule, timesteps: Sequence[int], prediction: str, clip_denoised: bool):
+    def __init__(
+        self,
+        schedule: Schedule,
+        timesteps: Sequence[int],
+        prediction: str = "eps",
+        clip_denoised: bool = True,
+    ):
         """
         Args:
             schedule: What the network was trained with, T timesteps.
