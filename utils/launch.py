@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from utils import allocator
 from utils.log import log
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,6 +56,8 @@ def start(cpu: bool, precision: str) -> Launch:
             raise ValueError(f"the launcher's mixed precision is {precision}; allowed are no, bf16 and fp16")
     if state.is_main_process:
         _hint_more_gpus(state)
+    if state.device.type == "cpu":
+        allocator.keep_freed_memory()
     return Launch(state.process_index, state.num_processes, state.device, _DTYPES[precision])
 
 
