@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{calls} network evaluations an image"
             )
             return options.EXIT_DONE
-        place = launch.start(args.cpu, args.precision)
+        place = launch.start(args.cpu, args.precision, args.compile)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run_key.check(args.save_dir, settings, args.overwrite)
 

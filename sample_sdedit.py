@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{len(names)} images at {side}x{side}, {len(items) * max(1, len(levels))} results")
             print(*describe(args, process, levels, calls_a_level), sep="\n")
             return options.EXIT_DONE
-        place = launch.start(args.cpu, args.precision)
+        place = launch.start(args.cpu, args.precision, args.compile)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run_key.check(args.save_dir, settings, args.overwrite)
 

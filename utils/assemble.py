@@ -29,6 +29,7 @@ from diffusions import (
 from diffusions.process import Gradient, Model, Process
 from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES, build_model
+from models.compiled import CompiledNetwork
 from models.precision import cast_network
 from utils import images, options, recognize
 from utils.checkpoint import load_weights, open_checkpoint
@@ -215,7 +216,8 @@ def load_network(config: Config, weights: Path, launch: Launch) -> Network:
     Raises:
         ValueError: The weights are broken, unsafe, or those of another network.
     """
-    return Network(config, _load(config, weights, launch), read_trained(config))
+    module = _load(config, weights, launch)
+    return Network(config, CompiledNetwork(module) if launch.compiled else module, read_trained(config))
 
 
 def _load(config: Config, weights: Path, launch: Launch) -> nn.Module:

@@ -1,6 +1,7 @@
 """Where this process runs: its place among the others, its device, its precision, its progress bar."""
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from utils.log import log
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LINE_EVERY_S = 30.0
+_COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Launch:
     device: torch.device
     dtype: torch.dtype
     """Of the network's convolutions and linear layers."""
+    compiled: bool = False
+    """Networks are compiled."""
 
     @property
     def micro_batch(self) -> int:
@@ -32,7 +36,7 @@ class Launch:
         return 16 if self.device.type == "cuda" else 4
 
 
-def start(cpu: bool, precision: str) -> Launch:
+def start(cpu: bool, precision: str, compiled: bool = False) -> Launch:
     """Join the processes that a launcher started, or run alone.
 
     Args:
@@ -41,8 +45,12 @@ def start(cpu: bool, precision: str) -> Launch:
 
     Raises:
         ValueError: The launcher started several processes that cannot see one another, or asked for
-            a precision that the networks do not have.
+            a precision that the networks do not have; or there is nothing to compile with.
     """
+    if compiled and not any(map(shutil.which, _COMPILERS)):
+        raise ValueError(
+            f"--compile: found no C++ compiler ({', '.join(_COMPILERS)}); install one, or leave --compile out"
+        )
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     state = PartialState(cpu=cpu)
     if state.num_processes != asked:
@@ -58,7 +66,7 @@ def start(cpu: bool, precision: str) -> Launch:
         _hint_more_gpus(state)
     if state.device.type == "cpu":
         allocator.keep_freed_memory()
-    return Launch(state.process_index, state.num_processes, state.device, _DTYPES[precision])
+    return Launch(state.process_index, state.num_processes, state.device, _DTYPES[precision], compiled)
 
 
 def finish() -> None:

@@ -171,6 +171,11 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
         default="auto",
         help="of the network's convolutions and linear layers; auto follows `accelerate launch`, else fp32",
     )
+    add(
+        "--compile",
+        action="store_true",
+        help="translate the network with torch.compile first, which takes a minute; for long runs on a GPU",
+    )
     add("--fit", choices=FITS, default="crop", help="how an image of another size becomes the model's")
     add("--comparison", action="store_true", help="also save strips that show input, noise and result")
     add(
@@ -367,6 +372,8 @@ def check_paths(args: argparse.Namespace) -> None:
         ValueError: Something is missing, is of the wrong kind, or would be overwritten.
     """
     problems = missing_files(args)
+    if args.compile and args.micro_batch == AUTO:
+        problems.append("--compile: for one size of batch alone; give --micro_batch a number, not auto")
     for flag in ("input_dir", "mask_dir", "strength_dir"):
         path = getattr(args, flag, None)
         if path is not None and not path.is_dir():

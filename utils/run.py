@@ -71,7 +71,7 @@ class Method:
 
     def _in_float32(self) -> Sampler:
         if self._exact is None:
-            self._exact, modules = self._build(replace(self._launch, dtype=torch.float32))
+            self._exact, modules = self._build(replace(self._launch, dtype=torch.float32, compiled=False))
             self._register(modules)
         return self._exact
 

@@ -10,6 +10,8 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import sample_ddib
 import sample_sdedit
@@ -52,6 +54,18 @@ def test_micro_batch_and_subset_change_at_most_one_grey_level(case, tmp_path, co
         assert sorted(run) == NAMES
         for name in NAMES:
             assert abs(pixels(run[name]) - pixels(runs[0][name])).max() <= 1
+
+
+@pytest.mark.parametrize(("command", "words"), [(sample_sdedit, SDEDIT), (sample_ddib, DDIB)])
+def test_compiled_networks_make_the_same(case, tmp_path, monkeypatch, command, words):
+    counter, compile_module = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_module(self, backend=counter, **k))
+    command.main([*case.words(), *words, "--micro_batch", "2", "--compile"])
+    assert counter.frame_count == 1  # five images: the last batch has one
+    command.main([*case.words(tmp_path / "eager"), *words, "--micro_batch", "2"])
+    compiled, eager = result_bytes(case.save_dir), result_bytes(tmp_path / "eager")
+    assert sorted(compiled) == NAMES
+    assert all(abs(pixels(compiled[name]) - pixels(eager[name])).max() <= 1 for name in NAMES)
 
 
 def test_edit_steps_and_seed_matter_and_few_steps_stay_closer(case, tmp_path):

@@ -32,6 +32,13 @@ def test_a_precision_that_the_networks_do_not_have_is_refused(monkeypatch):
         launch.start(cpu=True, precision="auto")
 
 
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    assert launch.start(cpu=True, precision="fp32", compiled=True).compiled
+    monkeypatch.setattr(launch.shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="--compile: found no"):
+        launch.start(cpu=True, precision="fp32", compiled=True)
+
+
 def test_processes_that_each_think_they_are_alone_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("accelerate.PartialState._shared_state", {"_cpu": True, "num_processes": 1})

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
     *("-h", "--help", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
-    *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--cpu", "--fit"),
+    *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--compile", "--cpu", "--fit"),
     *("--comparison", "--no_metadata", "--no_report", "--dry_run", "--set"),
 }
 GUIDANCE = {"--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"}
@@ -110,6 +110,9 @@ def test_all_wrong_paths_are_named_at_once(tmp_path):
     assert f"--save_dir {tmp_path}/file: is a file" in message
     args.save_dir = args.input_dir
     with pytest.raises(ValueError, match="results would replace inputs"):
+        options.check_paths(args)
+    args.compile, args.micro_batch = True, "auto"
+    with pytest.raises(ValueError, match="give --micro_batch a number, not auto"):
         options.check_paths(args)
 
 

@@ -1,0 +1,66 @@
+"""Compiled networks: the same prediction, translated once whatever the batches."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from models import build_model
+from models.compiled import CompiledNetwork
+from models.ddpm_unet import DDPMUNetConfig
+from models.precision import cast_network
+from tools.benchmark import randomize
+
+TINY = DDPMUNetConfig(
+    image_size=8, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,)
+)
+
+
+def batch(size):
+    generator = torch.Generator().manual_seed(size)
+    return torch.randn(size, 3, 8, 8, generator=generator), torch.arange(size)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, g++")
+def test_compiled_networks_predict_the_same():
+    network = cast_network(randomize(build_model(TINY)), torch.float32)
+    with torch.inference_mode():
+        expected = [network(*batch(size)) for size in (3, 2)]
+        compiled = CompiledNetwork(network)
+        for size, result in zip((3, 2), expected, strict=True):
+            torch.testing.assert_close(compiled(*batch(size)), result, rtol=1e-4, atol=1e-4)
+
+
+class Sum(nn.Module):
+    """Adds its condition to its images, and notes the shapes that it meets."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 99
+
+    def forward(self, x, t):
+        if len(x) > self.largest:
+            raise torch.OutOfMemoryError
+        return x + t[:, None, None, None]
+
+
+def test_batches_are_padded_to_the_largest_and_translated_once(monkeypatch):
+    counter, compile_module = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_module(self, backend=counter, **k))
+    compiled = CompiledNetwork(Sum())
+    for size in (4, 1, 3, 4):
+        x, t = batch(size)
+        assert torch.equal(compiled(x, t), x + t[:, None, None, None])
+    assert counter.frame_count == 1
+
+
+def test_after_memory_ran_out_smaller_batches_are_not_padded_to_what_did_not_fit(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **k: None)
+    compiled = CompiledNetwork(Sum())
+    compiled.network.largest = 3
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled(*batch(4))
+    x, t = batch(2)
+    assert torch.equal(compiled(x, t), x + t[:, None, None, None])
