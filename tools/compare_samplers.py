@@ -8,6 +8,7 @@ distributions and then as often negative, needs no choice but the number of seed
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -23,6 +24,11 @@ SAMPLERS = {
     "dpm-solver++": (DPMSolver, {}),
     "sde-dpm-solver++": (DPMSolver, {"stochastic": True}),
 }
+CONTENDERS = [
+    *("ddpm:100", "ddpm:50", "ddpm:20", "ddpm:10", "ddpm:5"),
+    *("sde-dpm-solver++:50", "sde-dpm-solver++:20", "sde-dpm-solver++:10", "sde-dpm-solver++:5"),
+    *("ddim:20", "ddim:10", "dpm-solver++:20", "dpm-solver++:10"),
+]
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -65,7 +71,7 @@ def main() -> None:
     add(
         "--contenders",
         nargs="+",
-        default=["ddpm:100", "ddpm:20", "ddim:20", "dpm-solver++:20", "sde-dpm-solver++:20"],
+        default=CONTENDERS,
         help="SAMPLER:CALLS",
     )
     args = parser.parse_args()
@@ -85,14 +91,18 @@ def main() -> None:
         return sample_edits(network, sampler, guides, names, args.t0, calls, seeds)
 
     reference = sample("ddpm", everything, 1000)
-    print(f"| sampler | calls | energy distance to ddpm with {everything} calls | standard error |")
-    print("|---|---|---|---|")
+    print(
+        f"| sampler | calls | seconds an image | energy distance to ddpm with {everything} | standard error |"
+    )
+    print("|---|---|---|---|---|", flush=True)
     for contender in args.contenders:
         sampler, _, calls = contender.partition(":")
+        start = time.perf_counter()
         edits = sample(sampler, int(calls), 0)
+        seconds = (time.perf_counter() - start) / (len(guides) * args.seeds)
         values = torch.tensor([energy_distance(a, b) for a, b in zip(edits, reference, strict=True)])
         error = values.std() / len(values) ** 0.5
-        print(f"| {sampler} | {calls} | {values.mean():.4f} | {error:.4f} |", flush=True)
+        print(f"| {sampler} | {calls} | {seconds:.2f} | {values.mean():.4f} | {error:.4f} |", flush=True)
 
 
 if __name__ == "__main__":

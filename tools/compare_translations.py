@@ -36,6 +36,8 @@ class Row(NamedTuple):
 
     calls: int
     """Counted network evaluations of one translation."""
+    seconds: float
+    """Of one translation, without the start of the program."""
     share: float
     """Of translations between different classes, those judged as class B."""
     same: Tensor
@@ -64,17 +66,19 @@ def measure(judged: nn.Module, names: list[str], setting: list[str], input_dir: 
             cycle += [note["A_to_B_to_A"] for note in notes]
             pictures.append(x)
     share = torch.cat(hits).double().mean().item()
-    calls = count_calls(setting, input_dir)
-    return Row(calls, share, torch.tensor(same), torch.tensor(cycle), torch.cat(pictures))
+    return Row(
+        *count_calls(setting, input_dir), share, torch.tensor(same), torch.tensor(cycle), torch.cat(pictures)
+    )
 
 
-def count_calls(setting: list[str], input_dir: Path) -> int:
-    """Translate one folder once, and return the network evaluations an image that the command counted."""
+def count_calls(setting: list[str], input_dir: Path) -> tuple[int, float]:
+    """Translate one folder once, and return what the command reports: calls and seconds an image."""
     source, target = sorted(folder for folder in input_dir.iterdir() if folder.is_dir())[:2]
     with tempfile.TemporaryDirectory() as save_dir:
         given = ["--input_dir", source, "--save_dir", save_dir, "--class_A", source.name]
         log = judge.run(sample_ddib, *given, "--class_B", target.name, *setting)
-    return round(float(re.search(r"([\d.]+) network evaluations each", log)[1]))
+    found = re.search(r"(\d+) images in .*, ([\d.]+) s, ([\d.]+) network evaluations each", log)
+    return round(float(found[3])), float(found[2]) / int(found[1])
 
 
 def read_notes(path: Path) -> dict[str, object]:
@@ -95,14 +99,14 @@ def main() -> None:
     add("--save_dir", type=Path, default=Path("out/compare_translations"), help="where pictures go")
     args = parser.parse_args()
     judged, names, _ = judge.load_judge(args.data)
-    print("| setting | calls | judged as class B | A to A: mean | largest | A to B to A: mean | largest |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| setting | calls | seconds | class B | A to A: mean | largest | there and back: mean | largest |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for setting in args.settings:
         row = measure(
             judged, names, setting.split(), args.input_dir, args.save_dir / setting.replace(" ", "_")
         )
         errors = " | ".join(f"{e.mean():.4f} | {e.max():.4f}" for e in (row.same, row.cycle))
-        print(f"| `{setting}` | {row.calls} | {row.share:.1%} | {errors} |", flush=True)
+        print(f"| `{setting}` | {row.calls} | {row.seconds:.2f} | {row.share:.1%} | {errors} |", flush=True)
 
 
 if __name__ == "__main__":
