@@ -1,14 +1,18 @@
 """Times a call of a network: beside diffusers' of the same shape, and beside what the machine can do at all.
 
-Everything is measured in turn in one run, so that a slow moment meets all alike: read the ratios.
+Every contender has a process of its own, as its users give it one, and they call in turn, so that a slow
+moment of the machine meets all alike: read the ratios.
 """
 
 import argparse
-import copy
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import diffusers
@@ -17,15 +21,39 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import CONFIG_CLASSES, build_model
+from models.compiled import CompiledNetwork
 from models.ddpm_unet import DDPMUNetConfig
+from models.layers import UNetConfig
 from models.precision import cast_network
+from utils import allocator
 from utils.config import load_config
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs/pesser/pytorch_diffusion/ema_lsun_church.yaml"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BASE = "float32 as built"
+CONVOLUTION = (4, 256, 64, 64)
+"""Images of the lone 3x3 convolution that stands for what the machine can do, [B, C, H, W]."""
 
 Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is timed."""
+
+    kind: str
+    """ours, ours compiled, as built (ours, neither cast nor laid out), diffusers, or convolution."""
+    dtype: torch.dtype
+    keeps: bool = True
+    """Its process keeps the memory that it frees, as those of the commands do."""
+
+    @property
+    def name(self) -> str:
+        """Return what the table calls it."""
+        kept = ", freed memory kept" if self.keeps and self.kind == "diffusers" else ""
+        return f"{self.kind}, {str(self.dtype).removeprefix('torch.')}{kept}"
+
+
+BASE = Contender("as built", torch.float32)
 
 
 def main() -> None:
@@ -43,76 +71,75 @@ def main() -> None:
     add("--compile", action="store_true", help="also our networks by torch.compile")
     add("--repeats", type=int, default=5, help="timed calls of each, in turn")
     args = parser.parse_args()
-    diffusers.logging.set_verbosity_error()
     config = load_config(args.config, CONFIG_CLASSES).model
-    dtypes = [DTYPES[name] for name in args.precisions]
+    contenders = choose_contenders(config, [DTYPES[key] for key in args.precisions], args.compile)
     print(describe_machine(args.device))
     for batch_size in args.batch_sizes:
-        networks = build_networks(config, dtypes, args.device, args.compile)
-        inputs = draw_inputs(config, batch_size, args.device)
-        calls = {name: bind(network, inputs) for name, network in networks.items()}
-        gflops = count_gflops(calls[BASE]) / batch_size
-        ceilings = {f"convolution {name(dtype)}": convolution(dtype, args.device) for dtype in dtypes}
-        with torch.inference_mode():
-            seconds = measure({**calls, **{key: call for key, (call, _) in ceilings.items()}}, args.repeats)
-            memory = {name: peak_memory(call, args.device) for name, call in calls.items()}
-        peak = {
-            key: gflops_of / statistics.median(seconds.pop(key)) for key, (_, gflops_of) in ceilings.items()
-        }
-        size = config.image_size
-        print(f"\n{args.config.stem}, batch of {batch_size} at {size}x{size}, {gflops:.0f} GFLOP an image, ")
-        print(
-            f"{args.repeats} calls each. Alone, " + ", ".join(f"{k} {v:.0f} GFLOP/s" for k, v in peak.items())
-        )
-        print()
-        print(to_table(seconds, batch_size, gflops, peak, memory))
+        gflops = count_gflops(config)
+        seconds, memory = measure(contenders, config, batch_size, args.device, args.repeats)
+        title = f"{args.config.stem}, batch of {batch_size} at {config.image_size}x{config.image_size}"
+        print(f"\n{title}, {gflops:.0f} GFLOP an image, {args.repeats} calls each.\n")
+        print(to_table(seconds, memory, batch_size, gflops), flush=True)
 
 
-def name(dtype: torch.dtype) -> str:
-    """Return the name of a precision."""
-    return str(dtype).removeprefix("torch.")
-
-
-def build_networks(
-    config: object, dtypes: list[torch.dtype], device: str, compiled: bool
-) -> dict[str, tuple[nn.Module, torch.dtype]]:
-    """Build every network with the same kind of random weights, and the type of the images that it takes."""
-    plain = randomize(build_model(config)).eval().to(device)
-    networks = {BASE: (plain, torch.float32)}
-    twin = randomize(diffusers_twin(config)).to(device) if isinstance(config, DDPMUNetConfig) else None
+def choose_contenders(config: UNetConfig, dtypes: list[torch.dtype], compiled: bool) -> list[Contender]:
+    """List what is compared, in the order of the table; diffusers' where it has the same network."""
+    contenders = [BASE]
     for dtype in dtypes:
-        if twin is not None:
-            layout = torch.contiguous_format if dtype == torch.float32 else torch.channels_last
-            theirs = copy.deepcopy(twin).to(dtype).to(memory_format=layout)
-            networks[f"diffusers {name(dtype)}"] = theirs, dtype
-        ours = cast_network(copy.deepcopy(plain), dtype)
-        networks[f"ours {name(dtype)}"] = ours, torch.float32
-        if compiled:
-            networks[f"ours {name(dtype)} compiled"] = torch.compile(ours), torch.float32
-    return networks
+        if isinstance(config, DDPMUNetConfig):
+            contenders += [Contender("diffusers", dtype, keeps) for keeps in (False, True)]
+        contenders += [Contender("ours compiled", dtype)] if compiled else []
+        contenders += [Contender("ours", dtype), Contender("convolution", dtype)]
+    return contenders
 
 
-def draw_inputs(config: object, batch_size: int, device: str) -> list[torch.Tensor]:
+def bind(contender: Contender, config: UNetConfig, batch_size: int, device: str) -> Call:
+    """Return a call of a contender, waited for."""
+    call = _convolution(contender, device) or _network_call(contender, config, batch_size, device)
+    if not device.startswith("cuda"):
+        return call
+
+    def wait() -> object:
+        out = call()
+        torch.cuda.synchronize()
+        return out
+
+    return wait
+
+
+def _convolution(contender: Contender, device: str) -> Call | None:
+    if contender.kind != "convolution":
+        return None
+    width = CONVOLUTION[1]
+    x, weight = (
+        torch.randn(shape, device=device).to(contender.dtype, memory_format=torch.channels_last)
+        for shape in (CONVOLUTION, (width, width, 3, 3))
+    )
+    return lambda: torch.conv2d(x, weight, padding=1)
+
+
+def _network_call(contender: Contender, config: UNetConfig, batch_size: int, device: str) -> Call:
+    theirs = contender.kind == "diffusers"
+    network = diffusers_twin(config) if theirs else build_model(config)
+    network = randomize(network).eval().to(device)
+    x, *conditions = draw_inputs(config, batch_size, device)
+    if theirs and contender.dtype != torch.float32:
+        network = network.to(contender.dtype).to(memory_format=torch.channels_last)
+        x = x.to(contender.dtype, memory_format=torch.channels_last)
+    elif contender.kind.startswith("ours"):
+        network = cast_network(network, contender.dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+    if contender.kind == "ours compiled":
+        network = CompiledNetwork(network)
+    return lambda: network(x, *conditions)
+
+
+def draw_inputs(config: UNetConfig, batch_size: int, device: str) -> list[torch.Tensor]:
     """Draw what the network takes: images, timesteps and, where it has classes, labels."""
     x = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size, device=device)
     t = torch.full((batch_size,), 500, device=device)
     classes = getattr(config, "num_classes", None)
     return [x, t] if classes is None else [x, t, torch.zeros_like(t)]
-
-
-def bind(network: tuple[nn.Module, torch.dtype], inputs: list[torch.Tensor]) -> Call:
-    """Return a call of a network on inputs, waited for."""
-    module, dtype = network
-    x, *rest = inputs
-    low = x if dtype == torch.float32 else x.to(dtype, memory_format=torch.channels_last)
-
-    def call() -> object:
-        out = module(low, *rest)
-        if x.is_cuda:
-            torch.cuda.synchronize()
-        return out
-
-    return call
 
 
 def diffusers_twin(config: DDPMUNetConfig) -> nn.Module:
@@ -136,23 +163,81 @@ def diffusers_twin(config: DDPMUNetConfig) -> nn.Module:
 
 
 def randomize(network: nn.Module) -> nn.Module:
-    """Fill the weights with noise, so that no branch is zero."""
+    """Fill the weights with noise, the same each time, so that no branch is zero."""
+    torch.manual_seed(0)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.02)
     return network
 
 
-def measure(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Time the calls in turn, so that a slow moment of the machine meets all of them alike."""
-    for call in contenders.values():
+def measure(
+    contenders: list[Contender], config: UNetConfig, batch_size: int, device: str, repeats: int
+) -> tuple[dict[Contender, list[float]], dict[Contender, float | None]]:
+    """Time the contenders in turn, each in its process.
+
+    Returns:
+        Seconds of each call; the peak of each one's memory in MiB, None where that cannot be told.
+    """
+    with ExitStack() as stack:
+        pipes = {}
+        for contender in contenders:
+            pipe, theirs = multiprocessing.Pipe()
+            given = (theirs, contender, config, batch_size, device, torch.get_num_threads())
+            process = multiprocessing.get_context("spawn").Process(target=_serve, args=given, daemon=True)
+            process.start()
+            stack.callback(process.join)
+            stack.callback(pipe.send, False)
+            theirs.close()
+            pipe.recv()  # it is ready: one after the other
+            pipes[contender] = pipe
+        seconds: dict[Contender, list[float]] = {contender: [] for contender in contenders}
+        memory = {}
+        for _ in range(repeats):
+            for contender, pipe in pipes.items():
+                pipe.send(True)
+                took, memory[contender] = pipe.recv()
+                seconds[contender].append(took)
+    return seconds, memory
+
+
+def _serve(
+    pipe: Connection,
+    contender: Contender,
+    config: UNetConfig,
+    batch_size: int,
+    device: str,
+    num_threads: int,
+) -> None:
+    """Be one contender: call once to warm up, then whenever asked, and answer with seconds and memory."""
+    torch.set_num_threads(num_threads)
+    diffusers.logging.set_verbosity_error()
+    if contender.keeps:
+        allocator.keep_freed_memory()
+    call = bind(contender, config, batch_size, device)
+    with torch.inference_mode():
         call()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, call in contenders.items():
+        pipe.send(True)
+        while pipe.recv():
+            _forget_peak(device)
             start = time.perf_counter()
             call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            pipe.send((time.perf_counter() - start, _peak_memory(device)))
+
+
+def _forget_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif (clear := Path("/proc/self/clear_refs")).exists():
+        clear.write_text("5")  # begin a new peak, on Linux
+
+
+def _peak_memory(device: str) -> float | None:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    if not (status := Path("/proc/self/status")).exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def speedup(slow: list[float], fast: list[float]) -> float:
@@ -160,82 +245,60 @@ def speedup(slow: list[float], fast: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def count_gflops(call: Call) -> float:
-    """Count the floating-point operations of a call, products and sums apart, in 1e9."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        call()
+def count_gflops(config: UNetConfig) -> float:
+    """Count the floating-point operations of a call with one image, products and sums apart, in 1e9."""
+    with torch.device("meta"), torch.inference_mode():
+        network, inputs = build_model(config).eval(), draw_inputs(config, 1, "meta")
+        with FlopCounterMode(display=False) as counter:
+            network(*inputs)
     return counter.get_total_flops() / 1e9
 
 
-def convolution(dtype: torch.dtype, device: str, width: int = 256, size: int = 64) -> tuple[Call, float]:
-    """Return a lone 3x3 convolution of a common shape, and its operations in 1e9."""
-    x = torch.randn(4, width, size, size, device=device).to(dtype, memory_format=torch.channels_last)
-    weight = torch.randn(width, width, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
-
-    def call() -> object:
-        out = torch.conv2d(x, weight, padding=1)
-        if x.is_cuda:
-            torch.cuda.synchronize()
-        return out
-
-    return call, 2 * 4 * size**2 * width**2 * 9 / 1e9
-
-
-def peak_memory(call: Call, device: str) -> float | None:
-    """Return how much memory a call needs beyond what is held, in MiB; None where that cannot be told."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        call()
-        return (torch.cuda.max_memory_allocated() - held) / 2**20
-    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    try:
-        clear.write_text("5")  # begin a new peak, on Linux
-        held = _status(status, "VmRSS")
-        call()
-        return _status(status, "VmHWM") - held
-    except OSError:
-        return None
-
-
-def _status(path: Path, key: str) -> float:
-    line = next(line for line in path.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
 def to_table(
-    seconds: dict[str, list[float]],
+    seconds: dict[Contender, list[float]],
+    memory: dict[Contender, float | None],
     batch_size: int,
     gflops: float,
-    peak: dict[str, float],
-    memory: dict[str, float | None],
 ) -> str:
-    """Format medians, speedups over diffusers and over our network as built, share of the ceiling, memory.
+    """Format medians, speedups, share of what a lone convolution reaches, and memory.
 
     Args:
-        seconds: Times of each network, paired.
+        seconds: Times of each contender, paired.
+        memory: MiB that each held at most.
         batch_size: Images a call.
         gflops: Operations an image, in 1e9.
-        peak: GFLOP/s of a lone convolution, by 'convolution PRECISION'.
-        memory: MiB that a call needs.
     """
     lines = [
-        "| network | seconds an image | over float32 as built | over diffusers float32 "
-        "| over diffusers, same precision | share of the convolution's speed | memory, MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| network | seconds an image | over as built | over diffusers, float32 | over diffusers, same "
+        "precision | the same, memory kept | GFLOP/s | share of a lone convolution's | memory, MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for key, times in seconds.items():
-        dtype = "float32" if key == BASE else key.split()[1]
-        median = statistics.median(times) / batch_size
-        rivals = [BASE, "diffusers float32", f"diffusers {dtype}"]
-        over = [f"{speedup(seconds[rival], times):.2f}x" if rival in seconds else "" for rival in rivals]
-        share = (
-            f"{gflops / median / peak[f'convolution {dtype}']:.0%}" if f"convolution {dtype}" in peak else ""
-        )
-        used = memory[key]
-        cells = [key, f"{median:.3f}", *over, share, "" if used is None else f"{used:.0f}"]
+    for contender, times in seconds.items():
+        lone = contender.kind == "convolution"
+        dtype = contender.dtype
+        rivals = [
+            BASE,
+            *(
+                Contender("diffusers", *rival)
+                for rival in ((torch.float32, False), (dtype, False), (dtype, True))
+            ),
+        ]
+        over = ["" if lone or r not in seconds else f"{speedup(seconds[r], times):.2f}x" for r in rivals]
+        each = statistics.median(times) / batch_size
+        speed = _convolution_gflops() / statistics.median(times) if lone else gflops / each
+        ceiling = seconds.get(Contender("convolution", dtype))
+        share = ""
+        if ceiling and not lone:
+            share = f"{speed * statistics.median(ceiling) / _convolution_gflops():.0%}"
+        used = "" if lone or memory[contender] is None else f"{memory[contender]:.0f}"
+        cells = [contender.name, "" if lone else f"{each:.3f}", *over, f"{speed:.0f}", share, used]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _convolution_gflops() -> float:
+    batch_size, width, *size = CONVOLUTION
+    return 2 * batch_size * size[0] * size[1] * width**2 * 9 / 1e9
 
 
 def describe_machine(device: str) -> str:
