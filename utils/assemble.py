@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +37,13 @@ from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import Config, class_index, load_config
 from utils.launch import Launch
 from utils.results import STRIPS
+
+SAMPLERS: dict[str, Callable[..., Process]] = {
+    "ddim": DDIM,
+    "dpm-solver++": DPMSolver,
+    "sde-dpm-solver++": partial(DPMSolver, stochastic=True),
+}
+"""What --sampler may name beside ddpm, which has options of its own; the names are those of utils.options."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +140,7 @@ def make_process(args: argparse.Namespace, config: Config, trained: Trained, tim
     if args.sampler != "ddpm":
         if args.var_type or args.corrector_steps:
             raise ValueError("--var_type and --corrector_steps: only for --sampler ddpm")
-        if args.sampler == "ddim":
-            return DDIM(*given, clip_denoised=clip)
-        return DPMSolver(*given, stochastic=args.sampler == "sde-dpm-solver++", clip_denoised=clip)
+        return SAMPLERS[args.sampler](*given, clip_denoised=clip)
     var_type = _choose_variance(args, config)
     if not args.corrector_steps:
         return DDPM(*given, var_type, clip)

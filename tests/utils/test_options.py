@@ -9,7 +9,7 @@ import pytest
 
 import sample_ddib
 import sample_sdedit
-from utils import options
+from utils import assemble, options
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
@@ -40,6 +40,10 @@ def test_the_option_set_is_pinned():
         *("--class_A", "--class_B", "--config_B", "--weights_B", "--offload", "--solver", "--inversion"),
         *("--cycle", "--save_latents", "--from_latents"),
     }
+
+
+def test_every_sampler_that_may_be_named_is_there():
+    assert set(options.SAMPLERS) == {"ddpm", *assemble.SAMPLERS}
 
 
 REQUIRED = ["-c", "c", "--weights", "w", "--input_dir", "i", "--save_dir", "s"]
