@@ -96,7 +96,7 @@ class Shelf:
 
     def shapes(self, model: Any) -> dict[str, torch.Size]:
         """Return the shape of every tensor of a network, by state-dict key, without allocating it."""
-        plain = dataclasses.replace(model, dropout=0.0)
+        plain = _without_dropout(model)
         if plain not in self._shapes:
             with torch.device("meta"):
                 state = self._build(model).state_dict()
@@ -189,7 +189,7 @@ class Shelf:
 
     def _samples_as(self, path: Path, other: Path) -> bool:
         a, b = self._configs[path], self._configs[other]
-        plain = [dataclasses.replace(config.model, dropout=0.0) for config in (a, b)]
+        plain = [_without_dropout(config.model) for config in (a, b)]
         return plain[0] == plain[1] and dataclasses.replace(a, model=None) == dataclasses.replace(
             b, model=None
         )
@@ -206,6 +206,11 @@ class Shelf:
 def _lacks_levels(checkpoint: Checkpoint) -> bool:
     """Whether it is of an NCSN++ without its folder of diffusers, which says how images are centred."""
     return "sigmas" not in checkpoint.named and family(checkpoint.named) == "ncsnpp"
+
+
+def _without_dropout(model: Any) -> Any:
+    """Return the config without what has no effect on tensors nor on sampling."""
+    return dataclasses.replace(model, dropout=0.0) if hasattr(model, "dropout") else model
 
 
 def _without_levels(shapes: Shapes, own: Shapes) -> Shapes:
