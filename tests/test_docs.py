@@ -1,4 +1,4 @@
-"""The pages for users: links lead somewhere, examples run, every option is described."""
+"""The pages for users: links lead somewhere, examples run, options are described. Commands: tests/docs."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,8 @@ import sample_sdedit
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "weights/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [page for page in PAGES if page.name != "extend.md"]
+"""Its blocks are new files, which tests/docs/test_extend.py writes."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -18,8 +20,22 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_run(page):
+def test_links_into_pages_lead_to_a_heading(page):
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target if target else page).read_text()
+        headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
+        assert anchor in map(slug, headings), (target, anchor)
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+def test_python_examples_run(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
     for example in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):
         exec(compile(example, str(page), "exec"), {})
 
@@ -39,10 +55,3 @@ def described(page: str) -> set[str]:
 def test_every_option_is_described_and_no_other():
     assert described("docs/SDEdit.md") == flags(sample_sdedit)
     assert described("docs/DDIB.md") == flags(sample_ddib)
-
-
-def test_commands_in_the_pages_use_only_options_that_exist():
-    for page in PAGES:
-        for name, command in (("sample_sdedit.py", sample_sdedit), ("sample_ddib.py", sample_ddib)):
-            for call in re.findall(rf"{name} ((?:[^`\n]*\\\n)*[^`\n]*)", page.read_text()):
-                assert set(re.findall(r"(?<![\w-])--\w+", call)) <= flags(command), call
