@@ -94,7 +94,10 @@ def test_outside_of_a_clone_the_first_cell_clones_and_installs(tmp_path, monkeyp
     monkeypatch.setattr(subprocess, "run", pretend)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # so that what the cell adds is taken away again
-    source = "".join(CODE[0]["source"]).replace('REPOSITORY = ""', 'REPOSITORY = "https://host/it"')
+    source = "".join(CODE[0]["source"])
+    with pytest.raises(ValueError, match="put the address of the repository into REPOSITORY"):
+        exec(compile(source, "cell 1", "exec"), {})
+    source = source.replace('REPOSITORY = ""', 'REPOSITORY = "https://host/it"')
     exec(compile(source, "cell 1", "exec"), {})
     clone = tmp_path / "sdedit-ddib"
     assert Path.cwd() == clone
