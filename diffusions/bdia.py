@@ -1,6 +1,5 @@
 """BDIA (Zhang et al. 2023, arXiv:2307.10829): encoding along the ODE that inverts exactly."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -48,7 +47,7 @@ class BDIA(Process):
         and shrinks on the way up. Half of that, in powers, is taken from the one and given to the other.
         """
 
-    def start(self, model: Model, noise: Noise | None = None) -> Step:
+    def _walk(self, model: Model, noise: Noise | None) -> Step:
         """Begin a walk, K + 1 calls of the network over K steps either way.
 
         With D_jk(x) = DDIM's move of x from level j to k, less x, a step down takes the pair (x_j, z_j) to
@@ -100,6 +99,10 @@ class BDIA(Process):
 
         return step
 
+    def shown(self, x_t: Tensor, level: int) -> Tensor:
+        """Bring the first of a pair of states to the range of images, see `Process.shown`."""
+        return super().shown(_split(x_t, level)[0], level)
+
     def _parts(self, model: Model, x: Tensor, level: int, edge: int, up: bool) -> tuple[Tensor, Tensor]:
         """Return the x_0 and the eps in a state that is divided by its scale."""
         x_t = self._scale(level) * x
@@ -112,9 +115,6 @@ class BDIA(Process):
         x_0, eps = parts
         there = self.levels[level]
         return (there.signal * x_0 + there.noise * eps) / self._scale(level)
-
-    def _scale(self, level: int) -> float:
-        return math.hypot(self.levels[level].signal, self.levels[level].noise)
 
     def _check_move(self, source: int, target: int) -> None:
         self.check_level(source, lowest=0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusions.ddpm import DDPM
-from diffusions.process import Model, Noise, as_state, draw
+from diffusions.process import Model, Noise, Step, as_state, draw
 
 
 class Recording(NamedTuple):
@@ -51,12 +51,13 @@ def record_noise(process: DDPM, model: Model, x_0: Tensor, noise: Noise) -> Reco
         x_0: Images, shape [B, C, ...], range [-1, 1].
         noise: Drawn from K times.
     """
-    x_0, unguided = as_state(x_0), process.guided(None)
+    x_0 = as_state(x_0)
     start = x_t = process.diffuse(x_0, process.num_steps, noise())
+    mean = _start_means(process.guided(None), model, x_0)
     noises = []
     for k in range(process.num_steps, 0, -1):
         below = _sample_below(process, x_0, x_t, k, noise) if k > 1 else x_0
-        noises.append(below - _mean(unguided, model, x_t, k))
+        noises.append(below - mean(x_t, k, k - 1))
         x_t = below
     return Recording(start, torch.stack(noises))
 
@@ -81,13 +82,15 @@ def replay_noise(process: DDPM, model: Model, recording: Recording) -> Tensor:
             f"the recording has {len(noises)} steps, this process {process.num_steps}; "
             "replay it with the process that recorded it"
         )
+    mean = _start_means(process, model, x)
     for k, added in zip(range(process.num_steps, 0, -1), noises, strict=True):
-        x = _mean(process, model, x, k) + added
+        x = mean(x, k, k - 1) + added
     return x
 
 
-def _mean(process: DDPM, model: Model, x_t: Tensor, level: int) -> Tensor:
-    return process.step(model, x_t, level, level - 1, lambda: torch.zeros_like(x_t))
+def _start_means(process: DDPM, model: Model, like: Tensor) -> Step:
+    """Begin a walk whose steps add no noise to their means."""
+    return process.start(model, lambda: torch.zeros_like(like))
 
 
 def _sample_below(process: DDPM, x_0: Tensor, x_t: Tensor, level: int, noise: Noise) -> Tensor:

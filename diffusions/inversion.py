@@ -1,6 +1,5 @@
 """Two other ways to invert DDIM than that of `DDIM.step`, with the same way down."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -46,7 +45,7 @@ class SourceInversion(DDIM):
         x_0, eps, _ = self.predict(model, as_state(x_t), target, clip=False)
         if target < self.num_steps:
             return self.move(x_0, eps, target, target + 1)
-        return math.hypot(self.levels[target].signal, self.levels[target].noise) * eps
+        return self._scale(target) * eps
 
 
 class FixedPointInversion(DDIM):
@@ -108,8 +107,7 @@ class FixedPointInversion(DDIM):
             return super().step(model, x_t, source, target)
         self._check_move(source, target)
         x_t = as_state(x_t)
-        scale = math.hypot(self.levels[target].signal, self.levels[target].noise)
-        tolerance = self.tolerance * scale * (target - source) / self.num_steps
+        tolerance = self.tolerance * self._scale(target) * (target - source) / self.num_steps
 
         def residual(x: Tensor) -> Tensor:
             eps = self.predict(model, x, target, clip=False).eps

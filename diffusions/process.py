@@ -1,5 +1,6 @@
 """What the processes share: their levels, the way up, and how they ask the network."""
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
@@ -20,6 +21,8 @@ Gradient = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B, C, ...], what the network is told [B]) -> gradient of a log-likelihood, shape of x_t."""
 Step = Callable[[Tensor, int, int], Tensor]
 """Moves a state [B, C, ...] from one level to another."""
+Look = Callable[[Tensor, int], None]
+"""Is shown a state [B, C, ...] and its level."""
 
 
 class Process:
@@ -56,6 +59,7 @@ class Process:
         self.prediction = prediction
         self.clip_denoised = clip_denoised
         self.gradient: Gradient | None = None
+        self.look: Look | None = None
 
     @property
     def num_steps(self) -> int:
@@ -102,6 +106,12 @@ class Process:
         process.gradient = gradient
         return process
 
+    def watched(self, look: Look | None) -> Self:
+        """Return this process with walks that show every state, before they move it."""
+        process = copy(self)
+        process.look = look
+        return process
+
     def fresh_share(self, source: int, target: int) -> float:
         """Return the share of a level's noise variance that a lower one lacks: 1 - (sigma_k / sigma_j)^2."""
         return 1 - self.kept_share(source, target)
@@ -120,11 +130,38 @@ class Process:
         Returns:
             (x_t, source level, target level) -> state of the target level.
         """
+        step, look = self._walk(model, noise), self.look
+        if look is None:
+            return step
+
+        def watched_step(x_t: Tensor, source: int, target: int) -> Tensor:
+            look(x_t, source)
+            return step(x_t, source, target)
+
+        return watched_step
+
+    def _walk(self, model: Model, noise: Noise | None) -> Step:
+        """Begin a walk that nobody watches; for a solver with a memory to override."""
         return partial(self.step, model, noise=noise)
 
     def step(self, model: Model, x_t: Tensor, source: int, target: int, noise: Noise | None = None) -> Tensor:
         """Move a state from one level to another."""
         raise NotImplementedError(f"{type(self).__name__} has no step of its own; use start")
+
+    def shown(self, x_t: Tensor, level: int) -> Tensor:
+        """Bring a state to the range of images, x_k / sqrt(signal_k^2 + noise_k^2), to look at.
+
+        Args:
+            x_t: State, shape [B, C, ...]; a pair of states, [B, 2C, ...], is shown by its first.
+            level: Its level, 0 to K.
+
+        Returns:
+            Shape [B, C, ...]; of an image, the image.
+        """
+        return x_t / self._scale(level)
+
+    def _scale(self, level: int) -> float:
+        return math.hypot(self.levels[level].signal, self.levels[level].noise)
 
     def diffuse(self, x_0: Tensor, level: int, noise: Tensor) -> Tensor:
         """Noise an image up to a level, signal_k x_0 + noise_k z (Ho et al. 2020, eq. 4).
