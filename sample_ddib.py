@@ -5,7 +5,6 @@ An image is encoded to noise along the ODE with class A and decoded with class B
 """
 
 import argparse
-import math
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusions.cycle_diffusion import Recording
-    from diffusions.process import Model, Noise, Process
+    from diffusions.process import Look, Model, Noise, Process
     from utils.assemble import Swap
     from utils.job import Item
     from utils.results import Result
@@ -158,21 +157,25 @@ class Side(NamedTuple):
     guided: "Model"
     """Decodes."""
 
-    def encode(self, images: "Tensor", noise: "Noise") -> "Tensor | Recording":
+    def encode(self, images: "Tensor", noise: "Noise", look: "Look | None" = None) -> "Tensor | Recording":
         """Encode images, by cycle-diffusion to a recording of noise, else to a latent."""
         from diffusions import DDPM, encode, record_noise
 
-        if isinstance(self.encoder, DDPM):
-            return record_noise(self.encoder, self.model, images, noise)
-        return encode(self.encoder, self.model, images)
+        encoder = self.encoder.watched(look)
+        if isinstance(encoder, DDPM):
+            return record_noise(encoder, self.model, images, noise)
+        return encode(encoder, self.model, images)
 
-    def decode(self, latent: "Tensor | Recording", encoder: "Process") -> "Tensor":
+    def decode(
+        self, latent: "Tensor | Recording", encoder: "Process", look: "Look | None" = None
+    ) -> "Tensor":
         """Decode what another side's encoder made."""
         from diffusions import DDPM, carry_latent, decode, replay_noise
 
-        if isinstance(self.decoder, DDPM):
-            return replay_noise(self.decoder, self.guided, latent)
-        return decode(self.decoder, self.guided, carry_latent(latent, encoder, self.encoder))
+        decoder = self.decoder.watched(look)
+        if isinstance(decoder, DDPM):
+            return replay_noise(decoder, self.guided, latent)
+        return decode(decoder, self.guided, carry_latent(latent, encoder, self.encoder))
 
 
 class Translator:
@@ -189,27 +192,36 @@ class Translator:
     ):
         self.args, self.source, self.targets = args, source, targets
         self.sources, self.space, self.swap = sources, space, swap
+        num_frames = args.trajectory or 1  # the last is the result
+        self.num_up = 0 if args.from_latents else num_frames // 2
+        self.num_down = num_frames - 1 - self.num_up
 
     def __call__(self, items: list["Item"], tensors: dict[str, "Tensor"]) -> list[list["Result"]]:
         """Encode a batch, or take its latents, and decode it to every target; return the results by item."""
+        from diffusions.trajectory import Trajectory, frames
         from utils.results import Result
 
         images, latent = tensors.get("image"), tensors.get("latent")
         side = self._source(items, latent if images is None else images)
+        up = Trajectory(side.encoder, self.num_up, side.encoder.num_steps)
         if latent is None:
             self.swap.to_source()
-            latent = side.encode(images, self._noise(items, images))
+            latent = side.encode(images, self._noise(items, images), up)
+            if isinstance(latent, tuple):  # recorded on a way down
+                up.turn_round(images)
         files = self._files(items, latent) if self.args.save_latents else [{} for _ in items]
         notes = self._diagnose(items, side, images, latent) if self.args.cycle else [{} for _ in items]
         by_target = []
         for folder, target in self.targets.items():
             self.swap.to_target()
-            results = target.decode(latent, side.encoder)
+            down = Trajectory(target.decoder, self.num_down, target.decoder.num_steps)
+            results = target.decode(latent, side.encoder, down)
+            ways = frames(results, up, down) if self.args.trajectory else [None] * len(items)
             back = [None] * len(items)
             if self.args.cycle:
                 back, notes = self._return(items, side, target, images, results, notes)
-            rows = zip(results, self._shown(side, latent), back, notes, files, strict=True)
-            by_target.append([Result(x, z, y, folder, note, extra) for x, z, y, note, extra in rows])
+            rows = zip(results, self._shown(side, latent), back, ways, notes, files, strict=True)
+            by_target.append([Result(x, z, y, way, folder, *more) for x, z, y, way, *more in rows])
         return [list(row) for row in zip(*by_target, strict=True)]
 
     def _source(self, items: list["Item"], like: "Tensor") -> Side:
@@ -237,9 +249,8 @@ class Translator:
 
     def _shown(self, side: Side, latent: "Tensor | Recording") -> "Tensor":
         """Return one state of the latent, scaled to the range of images."""
-        state, top = latent[0] if isinstance(latent, tuple) else latent, side.encoder.levels[-1]
-        num_channels = state.shape[1] // 2 if self.args.solver == "exact" else state.shape[1]
-        return state[:, :num_channels] / math.hypot(top.signal, top.noise)
+        state = latent[0] if isinstance(latent, tuple) else latent
+        return side.encoder.shown(state, side.encoder.num_steps)
 
     def _diagnose(
         self, items: list["Item"], side: Side, images: "Tensor", latent: "Tensor | Recording"

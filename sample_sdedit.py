@@ -14,7 +14,7 @@ from utils import log, options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffusions.process import Model, Process
+    from diffusions.process import Look, Model, Process
     from utils.job import Item
     from utils.results import Result
 
@@ -147,12 +147,14 @@ class Editor:
 
         return ImageNoise(self.args.seed, [item.key for item in items], like.shape[1:], like.device)
 
-    def _edit(self, level: int, items: list["Item"], tensors: dict[str, "Tensor"]) -> "Tensor":
+    def _edit(
+        self, level: int, items: list["Item"], tensors: dict[str, "Tensor"], look: "Look | None" = None
+    ) -> "Tensor":
         from diffusions import edit
 
         guide = tensors["image"]
         return edit(
-            *(self.process, self.model, guide, level, self._noise(items, guide)),
+            *(self.process.watched(look), self.model, guide, level, self._noise(items, guide)),
             mask=tensors.get("mask"),
             strength=tensors.get("strength"),
             fixed_noise=self.args.mask_noise == "fixed",
@@ -160,17 +162,20 @@ class Editor:
         )
 
     def _edit_from(self, level: int, items: list["Item"], tensors: dict[str, "Tensor"]) -> list["Result"]:
+        from diffusions.trajectory import Trajectory, frames
         from utils.results import Result
 
         guide, noised = tensors["image"], [None] * len(items)
-        if self.args.comparison:  # with the first noise that edit draws, brought to the range of images
-            here = self.process.levels[level]
+        if self.args.comparison:  # with the first noise that edit draws
             noised = self.process.diffuse(guide, level, self._noise(items, guide)())
-            noised = noised / math.hypot(here.signal, here.noise)
-        notes = self._notes(level)
-        edited = self._edit(level, items, tensors)
-        folder = self.levels[level]
-        return [Result(x, z, folder=folder, notes=notes) for x, z in zip(edited, noised, strict=True)]
+            noised = self.process.shown(noised, level)
+        num_frames = self.args.trajectory or 1  # the last is the result
+        way = Trajectory(self.process, num_frames - 1, self.args.repeats * level)
+        edited = self._edit(level, items, tensors, way)
+        ways = frames(edited, way) if self.args.trajectory else [None] * len(items)
+        shared = {"folder": self.levels[level], "notes": self._notes(level)}
+        rows = zip(edited, noised, ways, strict=True)
+        return [Result(x, z, trajectory=way, **shared) for x, z, way in rows]
 
     def _edit_within(self, items: list["Item"], tensors: dict[str, "Tensor"]) -> list[list["Result"]]:
         from diffusions import distance, edit_within

@@ -36,7 +36,7 @@ from utils import images, options, recognize
 from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import Config, class_index, load_config
 from utils.launch import Launch
-from utils.results import STRIPS
+from utils.results import STRIPS, TRAJECTORIES
 
 SAMPLERS: dict[str, Callable[..., Process]] = {
     "ddim": DDIM,
@@ -403,11 +403,12 @@ def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...] = images.SUF
     """List the inputs.
 
     Raises:
-        ValueError: There are no images, or a result would take the place of a comparison strip.
+        ValueError: There are no images, or a result would take the place of a strip.
     """
     names = images.find_images(args.input_dir, args.save_dir, suffixes)
-    if args.comparison and any(name.startswith(f"{STRIPS}/") for name in names):
-        raise ValueError(
-            f"{args.input_dir}/{STRIPS}: --comparison saves its strips under this name; rename it"
-        )
+    for flag, folder in (("comparison", STRIPS), ("trajectory", TRAJECTORIES)):
+        if getattr(args, flag) and any(name.startswith(f"{folder}/") for name in names):
+            raise ValueError(
+                f"{args.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
+            )
     return names

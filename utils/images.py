@@ -383,9 +383,24 @@ def strip(images: list[Image.Image], gap: int = 2) -> Image.Image:
 
 def encode_png(image: Image.Image, parameters: dict[str, str]) -> bytes:
     """Encode as PNG with text entries; the same input gives the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=_entries(parameters))
+    return buffer.getvalue()
+
+
+def encode_apng(frames: list[Image.Image], durations_ms: list[int], parameters: dict[str, str]) -> bytes:
+    """Encode frames of one size as a PNG that shows them in turn, for ever, with text entries.
+
+    Frames that equal the one before are not stored: that one is shown as much longer.
+    """
+    buffer = io.BytesIO()
+    options = {"append_images": frames[1:], "duration": durations_ms, "loop": 0}
+    frames[0].save(buffer, "PNG", save_all=True, pnginfo=_entries(parameters), **options)
+    return buffer.getvalue()
+
+
+def _entries(parameters: dict[str, str]) -> PngInfo:
     info = PngInfo()
     for key, value in parameters.items():
         info.add_itxt(key, value)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+    return info

@@ -71,11 +71,20 @@ class StrictParser(argparse.ArgumentParser):
         return f"unknown flag {flag}" + (f", did you mean {' or '.join(near)}?" if near else "; see -h")
 
 
+def _whole_number(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1."""
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return _whole_number(text, 1)
+
+
+def frames_int(text: str) -> int:
+    """Parse a number of frames, a whole number of at least 2."""
+    return _whole_number(text, 2)
 
 
 def positive_int_or_auto(text: str) -> int | str:
@@ -85,9 +94,7 @@ def positive_int_or_auto(text: str) -> int | str:
 
 def seed_int(text: str) -> int:
     """Parse a seed, a whole number of any size from 0."""
-    if not text.isascii() or not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+    return _whole_number(text, 0)
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -178,6 +185,12 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     )
     add("--fit", choices=FITS, default="crop", help="how an image of another size becomes the model's")
     add("--comparison", action="store_true", help="also save strips that show input, noise and result")
+    add(
+        "--trajectory",
+        type=frames_int,
+        metavar="N",
+        help="also save the way to each result, at least 2 frames of it, as a strip and an animated PNG",
+    )
     add(
         "--shard",
         type=shard,
@@ -335,8 +348,8 @@ def check_edit_options(args: argparse.Namespace) -> None:
     """
     if args.auto_t0 != (args.faithfulness is not None):
         raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
-    if args.auto_t0 and (args.strength_dir or args.comparison):
-        raise ValueError("--auto_t0: not together with --strength_dir or --comparison")
+    if args.auto_t0 and (args.strength_dir or args.comparison or args.trajectory):
+        raise ValueError("--auto_t0: not together with --strength_dir, --comparison or --trajectory")
 
 
 def add_guidance_options(parser: argparse.ArgumentParser) -> None:

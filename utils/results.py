@@ -1,4 +1,4 @@
-"""What a run writes: results under the names of their inputs, comparison strips and contact sheets."""
+"""What a run writes: results under the names of their inputs, comparison strips, sheets, trajectories."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,12 @@ from torch import Tensor
 from utils import images
 from utils.job import Item, ItemError
 
-STRIPS, SHEETS = "comparison", "sheets"
+STRIPS, SHEETS, TRAJECTORIES = "comparison", "sheets", "trajectory"
+_ANIMATION = ".apng"
+"""Suffix of the trajectory that moves; its strip is a .png."""
+_WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
+"""How long an animation shows all frames but the last, each of them at least, and the last. Below some
+10 ms browsers show a frame for 100."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Result:
     """What a comparison strip shows between the input and this, shape of image."""
     after: Tensor | None = None
     """What it shows behind this, likewise."""
+    trajectory: Tensor | None = None
+    """[N, C, H, W], the way to this and this."""
     folder: str = ""
     """Where it goes below save_dir, when an input has several."""
     notes: dict[str, object] = field(default_factory=dict)
@@ -33,7 +40,7 @@ class Result:
 
     def to_cpu(self) -> "Result":
         """Return the same with its pictures on the CPU."""
-        pictures = {key: getattr(self, key) for key in ("image", "before", "after")}
+        pictures = {key: getattr(self, key) for key in ("image", "before", "after", "trajectory")}
         return replace(self, **{key: x if x is None else x.cpu() for key, x in pictures.items()})
 
 
@@ -86,6 +93,12 @@ class Writer:
                 shown = [guide, result.before, result.image, result.after]
                 strip = images.strip([images.to_image(x) for x in shown if x is not None])
                 files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text)
+            if result.trajectory is not None:
+                frames = [images.to_image(x) for x in result.trajectory]
+                path = _path(TRAJECTORIES, result.folder, item.target)
+                files[path] = images.encode_png(images.strip(frames), text)
+                path = path.removesuffix(".png") + _ANIMATION
+                files[path] = images.encode_apng(frames, _timing(len(frames)), text)
             files.update(result.files)
         if len(results) > 1:
             sheet = images.strip([*([] if guide is None else [images.to_image(guide)]), *pictures])
@@ -98,6 +111,12 @@ class Writer:
         notes = {key: [result.notes[key] for result in results] for key in results[0].notes}
         own = {key: values[0] if len(values) == 1 else values for key, values in notes.items()}
         return {"parameters": json.dumps({**self.parameters, "sample": item.sample, **own})}
+
+
+def _timing(num_frames: int) -> list[int]:
+    """Return how long each frame of an animation is shown, in ms."""
+    num_before = num_frames - 1
+    return [*[max(_FRAME_MS, round(_WAY_MS / num_before))] * num_before, _HELD_MS]
 
 
 def _path(*parts: str) -> str:

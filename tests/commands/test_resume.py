@@ -26,6 +26,8 @@ DDIB = [
     "hen",
     "--save_latents",
     "--comparison",
+    "--trajectory",
+    "4",
 ]
 
 
@@ -90,6 +92,7 @@ OTHERS = {
     "config": (["--set", "diffusion.beta_end=0.1"], "config.diffusion.beta_end: 0.2 there, 0.1 now"),
     "precision": (["--precision", "bf16"], 'precision: "torch.float32" there, "torch.bfloat16" now'),
     "files": (["--comparison"], "comparison: false there, true now"),
+    "ways": (["--trajectory", "3"], "trajectory: null there, 3 now"),
 }
 
 

@@ -16,7 +16,7 @@ COMMON = {
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
     *("-h", "--help", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--compile", "--cpu", "--fit"),
-    *("--comparison", "--no_metadata", "--no_report", "--dry_run", "--set"),
+    *("--comparison", "--trajectory", "--no_metadata", "--no_report", "--dry_run", "--set"),
 }
 GUIDANCE = {"--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"}
 COMMANDS = {"sdedit": sample_sdedit, "ddib": sample_ddib}
@@ -83,6 +83,8 @@ def test_ancestors_spelling_of_variances_is_accepted():
         (["--edit_steps", "3", "--micro_batch", "0"], "--micro_batch"),
         (["--edit_steps", "3", "--seed", "-1"], "--seed"),
         (["--edit_steps", "3", "--fit", "croop"], "choose from"),
+        (["--edit_steps", "3", "--trajectory", "1"], "'1' is not a whole number of at least 2"),
+        (["--edit_steps", "3", "--trajectory"], "expected one argument"),
         (["--edit_steps", "3", "b.png"], "'b.png' is not a whole number"),
     ],
 )
