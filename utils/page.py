@@ -35,6 +35,8 @@ class About:
     """Folder of the comparison strips, where there are any."""
     sheets: str | None = None
     """Folder of the contact sheets, likewise."""
+    trajectories: str | None = None
+    """Folder of the ways to the results, likewise."""
 
 
 class Entry(NamedTuple):
@@ -67,6 +69,7 @@ def render(save_dir: Path, about: About, report: dict[str, object], entries: Ite
         "samples": samples,
         "strips": about.strips,
         "sheets": about.sheets,
+        "trajectories": about.trajectories,
         "fit": about.settings.get("fit"),
         "size": about.settings["config"]["model"]["image_size"],
         "settings": about.settings,

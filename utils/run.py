@@ -17,7 +17,7 @@ from utils.latents import Latents
 from utils.launch import Launch, Progress
 from utils.log import log
 from utils.records import Records
-from utils.results import SHEETS, STRIPS, Result, Writer
+from utils.results import SHEETS, STRIPS, TRAJECTORIES, Result, Writer
 
 Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""
@@ -126,6 +126,7 @@ class Run:
             folders=folders,
             strips=STRIPS if args.comparison else None,
             sheets=SHEETS if len(folders) > 1 else None,
+            trajectories=TRAJECTORIES if args.trajectory else None,
         )
 
     def do(self, calls_per_item: int) -> int:

@@ -223,6 +223,8 @@ def test_a_real_run_with_inputs_that_browsers_do_not_show(open_page, case):
         "--samples",
         "2",
         "--comparison",
+        "--trajectory",
+        "2",
     ]
     assert sample_sdedit.main(words) == 3
     opened = open_page(case.save_dir / "report.html", height=3000)
@@ -240,6 +242,53 @@ def test_a_real_run_with_inputs_that_browsers_do_not_show(open_page, case):
     tab.locator("button.pane").nth(1).click()
     links = {a.inner_text(): a.get_attribute("href") for a in tab.locator("#links a").all()}
     assert {name: (case.save_dir / address).exists() for name, address in links.items()} == dict.fromkeys(
-        ["Input file", "Result file", "Strip with the noise", "Contact sheet"], True
+        [
+            *("Input file", "Result file", "Strip with the noise"),
+            *("Strip of the way", "Animation of the way", "Contact sheet"),
+        ],
+        True,
     )
     assert all("text.png" in error or "ERR" in error for error in opened.errors)
+
+
+def test_the_way_takes_the_place_of_the_slider(open_page, case):
+    words = ["--respace_steps", "4", "--edit_steps", "1", "2", "--trajectory", "3"]
+    (case.input_dir / "text.png").write_text("hello")
+    assert sample_sdedit.main([*case.words(), *words]) == 3
+    opened = open_page(case.save_dir / "report.html")
+    tab = opened.tab
+    opened.wait_for(f"{SHOWN} >= 8")
+    tab.locator("button.pane").first.click()
+    pictures = "Array.from(document.querySelectorAll('#compare img')).map(i => i.naturalWidth && i.src)"
+    opened.wait_for(f"{pictures}.length === 2 && {pictures}.every(src => src)")
+    tab.click("#way")
+    assert tab.get_attribute("#way", "aria-pressed") == "true"
+    assert tab.locator("#slider").count() == 0
+    opened.wait_for(f"{pictures}.join().endsWith('/out/trajectory/steps_1/a.apng')")
+    tab.keyboard.press("2")  # the other result, still moving
+    opened.wait_for(f"{pictures}.join().endsWith('/out/trajectory/steps_2/a.apng')")
+    tab.keyboard.press("w")
+    assert tab.locator("#slider").count() == 1
+    tab.locator("#slider").focus()
+    tab.keyboard.press("w")
+    assert tab.locator("#slider").count() == 0
+    tab.keyboard.press("n")  # the keys are heard though the slider that had the focus is gone
+    opened.wait_for(f"{pictures}.join().endsWith('/out/trajectory/steps_2/b.apng')")
+    while tab.inner_text("#view-name") != "text.png":
+        tab.keyboard.press("n")
+    assert tab.locator("#way").is_hidden()
+    tab.keyboard.press("w")  # nothing to show of what failed
+    tab.keyboard.press("p")
+    assert tab.inner_text("#view-name") != "text.png"
+    assert tab.get_attribute("#way", "aria-pressed") == "true"
+    assert all("text.png" in error or "ERR" in error for error in opened.errors)
+
+
+def test_a_run_without_trajectories_has_no_button_for_them(open_page, thousand):
+    opened = open_page(thousand)
+    opened.tab.locator("button.pane").first.click()
+    opened.tab.keyboard.press("w")
+    assert opened.tab.locator("#way").is_hidden()
+    assert opened.tab.locator("#way-key").is_hidden()
+    assert opened.tab.locator("#slider").count() == 1
+    opened.check()
