@@ -5,6 +5,7 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from PIL import Image, ImageDraw
@@ -23,6 +24,7 @@ LABELLED = ("strawberry", "green_apple", "peach", "kiwi", "pineapple")
 STROKES = ("red_apple", "orange_corner", "pear", "strawberry", "huckleberry", "banana")
 EDIT_STEPS = (20, 35, 50, 65)
 PAIRS = (("red_apple", "orange"), ("lemon", "lime"), ("orange", "strawberry"), ("pear", "lemon"))
+SOLVER = ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
 MODEL_WORDS = ["-c", str(CONFIG), "--weights", str(WEIGHTS)]
 
 
@@ -198,11 +200,22 @@ def draw_ddib(target: Path) -> None:
         for source, wanted in PAIRS:
             save_dir = Path(folder, f"{source}-{wanted}")
             words = ["--input_dir", f"assets/fruits/{source}", "--save_dir", str(save_dir), "--comparison"]
-            words += ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
+            words += SOLVER
             sample_ddib.main([*MODEL_WORDS, *words, "--class_A", source, "--class_B", wanted])
             strips = sorted((save_dir / "comparison").glob("*.png"))
             rows.append([cut(strip, i) for strip in strips for i in (0, 1, 2)])
         stack(rows).save(target, optimize=True)
+
+
+def draw_way(command: ModuleType, source: Path, words: list[str], target: Path) -> None:
+    """Draw the strip of the way from one input to its result."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, save_dir = Path(folder, "given"), Path(folder, "results")
+        given.mkdir()
+        shutil.copy(source, given)
+        paths = ["--input_dir", str(given), "--save_dir", str(save_dir)]
+        command.main([*MODEL_WORDS, *paths, *words, "--trajectory", "9"])
+        stack([[Image.open(save_dir / "trajectory" / source.name)]]).save(target, optimize=True)
 
 
 def main() -> None:
@@ -215,6 +228,10 @@ def main() -> None:
     draw_ve(Path("assets/ve.png"))
     draw_labelled(Path("assets/labelled.png"))
     draw_ddib(Path("assets/ddib.png"))
+    strokes = ["--respace_steps", "100", "--edit_steps", "50"]
+    draw_way(sample_sdedit, Path("assets/strokes/pear.png"), strokes, Path("assets/sdedit_way.png"))
+    fruit = ["--class_A", "lemon", "--class_B", "lime", *SOLVER]
+    draw_way(sample_ddib, Path("assets/fruits/lemon/2.png"), fruit, Path("assets/ddib_way.png"))
 
 
 if __name__ == "__main__":
