@@ -47,7 +47,7 @@ class BDIA(Process):
         and shrinks on the way up. Half of that, in powers, is taken from the one and given to the other.
         """
 
-    def _walk(self, model: Model, noise: Noise | None) -> Step:
+    def walk(self, model: Model, noise: Noise | None) -> Step:
         """Begin a walk, K + 1 calls of the network over K steps either way.
 
         With D_jk(x) = DDIM's move of x from level j to k, less x, a step down takes the pair (x_j, z_j) to

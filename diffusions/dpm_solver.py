@@ -35,7 +35,7 @@ class DPMSolver(Process):
         super().__init__(schedule, timesteps, prediction, clip_denoised)
         self.stochastic = stochastic
 
-    def _walk(self, model: Model, noise: Noise | None) -> Step:
+    def walk(self, model: Model, noise: Noise | None) -> Step:
         """Begin a walk down, each step with one call of the network (Lu et al. 2022, algorithm 2).
 
         With h = log(sigma_j / sigma_k) from level j down to k, and the x_0 of the step before,

@@ -130,7 +130,7 @@ class Process:
         Returns:
             (x_t, source level, target level) -> state of the target level.
         """
-        step, look = self._walk(model, noise), self.look
+        step, look = self.walk(model, noise), self.look
         if look is None:
             return step
 
@@ -140,8 +140,8 @@ class Process:
 
         return watched_step
 
-    def _walk(self, model: Model, noise: Noise | None) -> Step:
-        """Begin a walk that nobody watches; for a solver with a memory to override."""
+    def walk(self, model: Model, noise: Noise | None) -> Step:
+        """Begin a walk that nobody watches, see `start`; for a solver with a memory to override."""
         return partial(self.step, model, noise=noise)
 
     def step(self, model: Model, x_t: Tensor, source: int, target: int, noise: Noise | None = None) -> Tensor:
