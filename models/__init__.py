@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
 from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
@@ -11,7 +13,7 @@ from models.ncsnpp import NCSNPP, NCSNPPConfig
 from models.point_mlp import PointMLP, PointMLPConfig
 from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
 
-__all__ = ["CONFIG_CLASSES", "MODELS", "build_model"]
+__all__ = ["CONFIG_CLASSES", "MODELS", "build_empty", "build_model"]
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm": (ADMConfig, ADM),
@@ -46,3 +48,25 @@ def build_model(config: Any) -> nn.Module:
             return network_class(config)
     known = ", ".join(config_class.__name__ for config_class, _ in MODELS.values())
     raise ValueError(f"no network for a config of type {type(config).__name__}; known are {known}")
+
+
+def build_empty(config: Any) -> nn.Module:
+    """Build the network that a config describes on the meta device: shapes and types, no memory.
+
+    Args:
+        config: As for `build_model`.
+
+    Raises:
+        ValueError: The config is of no known network.
+    """
+    with torch.device("meta"), _NoInitialization():
+        return build_model(config)
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves out what torch.nn.init does: on the meta device it would import torch's compiler, a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import CONFIG_CLASSES, build_model
+from models import CONFIG_CLASSES, build_empty, build_model
 from models.compiled import CompiledNetwork
 from models.ddpm_unet import DDPMUNetConfig
 from models.layers import UNetConfig
@@ -247,10 +247,9 @@ def speedup(slow: list[float], fast: list[float]) -> float:
 
 def count_gflops(config: UNetConfig) -> float:
     """Count the floating-point operations of a call with one image, products and sums apart, in 1e9."""
-    with torch.device("meta"), torch.inference_mode():
-        network, inputs = build_model(config).eval(), draw_inputs(config, 1, "meta")
-        with FlopCounterMode(display=False) as counter:
-            network(*inputs)
+    network, inputs = build_empty(config).eval(), draw_inputs(config, 1, "meta")
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(*inputs)
     return counter.get_total_flops() / 1e9
 
 

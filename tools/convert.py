@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from models import CONFIG_CLASSES, MODELS, build_model
+from models import CONFIG_CLASSES, MODELS, build_empty
 from utils import diffusers_folder, options
 from utils.checkpoint import open_checkpoint, read_weights
 from utils.config import Config
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     with options.report_errors(parser):
-        shelf = Shelf(CONFIG_CLASSES, build_model)
+        shelf = Shelf(CONFIG_CLASSES, build_empty)
         path, weights = parse(args.source, args.weights_dir).settle(
             args.config, lambda found, hint: shelf.find(open_checkpoint(found), hint)
         )

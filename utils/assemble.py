@@ -29,7 +29,7 @@ from diffusions import (
 )
 from diffusions.process import Gradient, Model, Process
 from diffusions.schedule import Schedule
-from models import CONFIG_CLASSES, build_model
+from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
 from utils import images, options, recognize
@@ -63,7 +63,7 @@ def settle_weights(args: argparse.Namespace) -> None:
     Raises:
         ValueError: No config is given, implied or found, or the weights cannot be had.
     """
-    shelf = recognize.Shelf(CONFIG_CLASSES, build_model)
+    shelf = recognize.Shelf(CONFIG_CLASSES, build_empty)
 
     def find(path: Path, hint: str) -> Path:
         return shelf.find(open_checkpoint(path), hint)
@@ -227,10 +227,9 @@ def load_network(config: Config, weights: Path, launch: Launch) -> Network:
 
 
 def _load(config: Config, weights: Path, launch: Launch) -> nn.Module:
-    with torch.device("meta"):
-        network = build_model(config.model)
+    network = build_empty(config.model)
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    shelf = recognize.Shelf(CONFIG_CLASSES, build_model)
+    shelf = recognize.Shelf(CONFIG_CLASSES, build_empty)
     network.load_state_dict(load_weights(weights, expected, shelf.describe), strict=True, assign=True)
     return cast_network(network.to(launch.device), launch.dtype)
 

@@ -87,7 +87,7 @@ class Shelf:
         """
         Args:
             families: Config dataclass of each network, by the name in configs.
-            build: Makes a network of such a config.
+            build: Makes a network of such a config, without memory.
             folder: Searched for configs, recursively.
         """
         self._families, self._build, self._folder = families, build, folder
@@ -98,8 +98,7 @@ class Shelf:
         """Return the shape of every tensor of a network, by state-dict key, without allocating it."""
         plain = _without_dropout(model)
         if plain not in self._shapes:
-            with torch.device("meta"):
-                state = self._build(model).state_dict()
+            state = self._build(model).state_dict()
             self._shapes[plain] = {key: tensor.shape for key, tensor in state.items()}
         return self._shapes[plain]
 

@@ -79,6 +79,14 @@ def test_two_machines_by_two_launchers_and_shares_by_none_give_the_same_files(ca
     assert result_bytes(case.save_dir) == result_bytes(tmp_path / "shares")
 
 
+def test_a_run_imports_no_compiler(case):
+    done = run([sys.executable, "-X", "importtime", "sample_sdedit.py", *case.words(), *WORDS])
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time" in line}
+    assert "torch" in imported
+    assert not imported & {"torch._dynamo", "torch._inductor", "sympy"}  # a second and more
+
+
 def test_ddib_by_torchrun(case):
     words = ["sample_ddib.py", *case.words(), "--respace_steps", "3", "--class_A", "cat", "--class_B", "dog"]
     done = run(torchrun(2, *words))

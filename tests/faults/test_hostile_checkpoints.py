@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from models import CONFIG_CLASSES, build_model
+from models import CONFIG_CLASSES, build_empty, build_model
 from models.ddpm_unet import DDPMUNetConfig
 from tests.faults.mutations import mutate
 from utils import tensor_file
@@ -180,7 +180,7 @@ def test_the_messages_differ():
 
 @pytest.fixture(scope="module")
 def shapes():
-    return Shelf(CONFIG_CLASSES, build_model).shapes(CONFIG)
+    return Shelf(CONFIG_CLASSES, build_empty).shapes(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def check(path, shapes, shelf):
 
 def test_damaged_checkpoints_load_or_are_refused(tmp_path, shapes, originals, request, recwarn, monkeypatch):
     monkeypatch.setattr(tensor_file, "_MAPPED_FROM", 2**12)  # as large ones are read
-    shelf, loaded = Shelf(CONFIG_CLASSES, build_model), collections.Counter()
+    shelf, loaded = Shelf(CONFIG_CLASSES, build_empty), collections.Counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, data in originals.items():
         (tmp_path / name).write_bytes(data)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import CONFIG_CLASSES, build_model
+from models import CONFIG_CLASSES, build_empty
 from utils.config import load_config
 from utils.recognize import CONFIGS, Shelf
 
@@ -21,7 +21,7 @@ import json, re, sys, time
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
-from models import CONFIG_CLASSES, build_model
+from models import CONFIG_CLASSES, build_empty, build_model
 from models.precision import cast_network
 from utils.checkpoint import load_weights
 from utils.config import load_config
@@ -55,7 +55,7 @@ def files(request, tmp_path_factory):
     if not request.config.getoption("--big_checkpoint"):
         pytest.skip("needs --big_checkpoint 1")
     folder = tmp_path_factory.mktemp("big")
-    shapes = Shelf(CONFIG_CLASSES, build_model).shapes(load_config(CONFIG, CONFIG_CLASSES).model)
+    shapes = Shelf(CONFIG_CLASSES, build_empty).shapes(load_config(CONFIG, CONFIG_CLASSES).model)
     generator = torch.Generator().manual_seed(0)
     state = {key: torch.rand(shape, generator=generator) - 0.5 for key, shape in shapes.items()}
     save_file(state, folder / "w.safetensors")

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler, UNet2DModel
 
 from diffusions import DDIM, make_schedule, respace
-from models import CONFIG_CLASSES, build_model
+from models import CONFIG_CLASSES, build_empty, build_model
 from tools.convert import main as convert
 from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import load_config
@@ -41,7 +41,7 @@ NCSNPP = {
     "time_embedding_type": "fourier",
     "center_input_sample": True,
 }
-SHELF = Shelf(CONFIG_CLASSES, build_model)
+SHELF = Shelf(CONFIG_CLASSES, build_empty)
 
 
 def network_of(facts, seed=0):

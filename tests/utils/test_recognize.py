@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import CONFIG_CLASSES, MODELS, build_model
+from models import CONFIG_CLASSES, MODELS, build_empty, build_model
 from models.ddib_mlp import DDIBMLPConfig
 from models.point_mlp import PointMLPConfig
 from utils.checkpoint import Checkpoint, load_weights, open_checkpoint
@@ -20,7 +20,7 @@ from utils.tensor_file import Stored
 
 ROOT = CONFIGS.parent
 MANIFESTS = json.loads(gzip.decompress((ROOT / "tests/golden/manifests/state_dicts.json.gz").read_bytes()))
-SHELF = Shelf(CONFIG_CLASSES, build_model)
+SHELF = Shelf(CONFIG_CLASSES, build_empty)
 
 
 def checkpoint(shapes, name="x.pt"):
@@ -165,7 +165,7 @@ def test_the_wrong_config_is_answered_with_the_right_one():
 
 def test_the_shelf_reads_any_folder_of_configs(tmp_path):
     shutil.copy(CONFIGS / "demo/fruits64.yaml", tmp_path / "mine.yaml")
-    shelf = Shelf(CONFIG_CLASSES, build_model, tmp_path)
+    shelf = Shelf(CONFIG_CLASSES, build_empty, tmp_path)
     state = load_file(ROOT / "weights/fruits64.safetensors")
     save_file(state, tmp_path / "w.safetensors")
     assert shelf.find(open_checkpoint(tmp_path / "w.safetensors")) == tmp_path / "mine.yaml"
