@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils import log, options
+from utils import command_line, log, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,9 @@ _STEPS = 100
 _SEED = "key of the noise that cycle-diffusion draws; the other solvers draw none"
 
 
-def build_parser() -> options.StrictParser:
+def build_parser() -> command_line.StrictParser:
     """Return the command line."""
-    parser = options.StrictParser(__doc__.splitlines()[0])
+    parser = command_line.StrictParser(__doc__.splitlines()[0])
     options.add_common_options(parser, steps_help=str(_STEPS), seed_help=_SEED)
     options.add_translate_options(parser)
     options.add_guidance_options(parser)
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    with options.report_errors(parser):
+    with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_translate_options(args)
 
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"sigma {encoder.sigma(top):.4g}\n"
                 f"{calls} network evaluations an image"
             )
-            return options.EXIT_DONE
+            return command_line.EXIT_DONE
         place = launch.start(args.cpu, args.precision, args.compile)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run_key.check(args.save_dir, settings, args.overwrite)

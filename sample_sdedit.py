@@ -9,7 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import log, options
+from utils import command_line, log, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _SEED = "key of the noise: the same seed gives the same pictures"
 
 
-def build_parser() -> options.StrictParser:
+def build_parser() -> command_line.StrictParser:
     """Return the command line."""
-    parser = options.StrictParser(__doc__.splitlines()[0])
+    parser = command_line.StrictParser(__doc__.splitlines()[0])
     options.add_common_options(parser, steps_help="all that were trained", seed_help=_SEED)
     options.add_edit_options(parser)
     options.add_mask_options(parser)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    with options.report_errors(parser):
+    with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_edit_options(args)
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             side = config.model.image_size
             print(f"{len(names)} images at {side}x{side}, {len(items) * max(1, len(levels))} results")
             print(*describe(args, process, levels, calls_a_level), sep="\n")
-            return options.EXIT_DONE
+            return command_line.EXIT_DONE
         place = launch.start(args.cpu, args.precision, args.compile)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run_key.check(args.save_dir, settings, args.overwrite)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
-from utils import diffusers_folder, options
+from utils import command_line, diffusers_folder
 from utils.checkpoint import open_checkpoint, read_weights
 from utils.config import Config
 from utils.files import write_atomically
@@ -23,9 +23,9 @@ from utils.recognize import Shelf, read_config
 from utils.source import parse
 
 
-def build_parser() -> options.StrictParser:
+def build_parser() -> command_line.StrictParser:
     """Return the command line."""
-    parser = options.StrictParser(__doc__.splitlines()[0])
+    parser = command_line.StrictParser(__doc__.splitlines()[0])
     add = parser.add_argument
     add("source", help="file, folder, published name, or http, https or hf address")
     add("target", type=Path, help="NAME.safetensors, NAME.pt, or a new folder for diffusers")
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    with options.report_errors(parser):
+    with command_line.report_errors(parser):
         shelf = Shelf(CONFIG_CLASSES, build_empty)
         path, weights = parse(args.source, args.weights_dir).settle(
             args.config, lambda found, hint: shelf.find(open_checkpoint(found), hint)
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             write_config(args.target.with_suffix(".yaml"), config)
         write(args.target, config, state)
     print(f"{args.target}: {len(state)} tensors, by {path}")
-    return options.EXIT_DONE
+    return command_line.EXIT_DONE
 
 
 def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:

@@ -13,14 +13,14 @@ if not __package__:  # python tools/paint.py, in place of python -m tools.paint
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import sample_sdedit
-from utils import options
+from utils import command_line, options
 
 HOST = "127.0.0.1"
 
 
-def build_parser() -> options.StrictParser:
+def build_parser() -> command_line.StrictParser:
     """Return the command line."""
-    parser = options.StrictParser(__doc__.splitlines()[0])
+    parser = command_line.StrictParser(__doc__.splitlines()[0])
     parser.set_defaults(dry_run=False)
     options.add_network_options(parser)
     add = parser.add_argument
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    with options.report_errors(parser):
+    with command_line.report_errors(parser):
         if problems := options.missing_files(args):
             raise ValueError("\n".join(problems))
         with listen(args.port) as listener:
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
                     webbrowser.open(address)  # it connects to the listener, and waits for the server
                 server.run(sockets=[listener])
             queue.close(0)
-    return options.EXIT_DONE
+    return command_line.EXIT_DONE
 
 
 def edit_options(args: argparse.Namespace) -> argparse.Namespace:

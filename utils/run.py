@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils import interrupt, job, options, page, report, run_key
+from utils import command_line, interrupt, job, page, report, run_key
 from utils.inputs import Inputs
 from utils.latents import Latents
 from utils.launch import Launch, Progress
@@ -154,7 +154,7 @@ class Run:
         self._progress = Progress(len(missing), calls_per_item, self._launch.rank)
         self._method.watch(interruption.check, self._progress.network_called)
         given = self._args.micro_batch or self._launch.micro_batch
-        self._micro_batch = job.MicroBatch(None if given == options.AUTO else given)
+        self._micro_batch = job.MicroBatch(None if given == command_line.AUTO else given)
         work = job.Job(self._micro_batch, self._load, self._compute, self._save, self._fail)
         try:
             work.run(missing)
@@ -165,9 +165,9 @@ class Run:
         self._progress.close()
         self._finish(work.outcome, time.monotonic() - start, stopped)
         if stopped:
-            return options.EXIT_INTERRUPTED
+            return command_line.EXIT_INTERRUPTED
         alone = self._launch.world_size == 1
-        return options.EXIT_SOME_FAILED if work.outcome.num_failed and alone else options.EXIT_DONE
+        return command_line.EXIT_SOME_FAILED if work.outcome.num_failed and alone else command_line.EXIT_DONE
 
     def _process(self) -> dict[str, object]:
         launch = self._launch

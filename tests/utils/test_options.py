@@ -9,7 +9,7 @@ import pytest
 
 import sample_ddib
 import sample_sdedit
-from utils import assemble, options
+from utils import assemble, command_line, options
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
@@ -91,7 +91,7 @@ def test_ancestors_spelling_of_variances_is_accepted():
 def test_mistakes_are_usage_errors(words, message, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(*words)
-    assert caught.value.code == options.EXIT_USAGE
+    assert caught.value.code == command_line.EXIT_USAGE
     assert message in capsys.readouterr().err
 
 
