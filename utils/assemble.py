@@ -73,6 +73,9 @@ def settle_weights(args: argparse.Namespace) -> None:
             found = source.settle(getattr(args, f"config{end}"), find, fetch=not args.dry_run)
             setattr(args, f"config{end}", found[0])
             setattr(args, f"weights{end}", found[1])
+    for flag in ("unconditional", "classifier"):
+        if given := getattr(args, flag, None):
+            setattr(args, flag, list(given[1].settle(given[0], find, fetch=not args.dry_run)))
 
 
 def read_config(path: Path, overrides: list[str] | None = None) -> Config:

@@ -280,16 +280,14 @@ def add_guidance_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--unconditional",
-        type=Path,
-        nargs=2,
-        metavar=("CONFIG", "WEIGHTS"),
+        nargs="+",
+        metavar=("[CONFIG] WEIGHTS", ""),
         help="a network without classes to lean away from, in place of the config's null_class",
     )
     add(
         "--classifier",
-        type=Path,
-        nargs=2,
-        metavar=("CONFIG", "WEIGHTS"),
+        nargs="+",
+        metavar=("[CONFIG] WEIGHTS", ""),
         help="a classifier of noised images whose gradient leads to the class",
     )
     add("--classifier_scale", type=non_negative, default=1.0, help="how strongly the classifier leads")
@@ -323,17 +321,30 @@ def missing_files(args: argparse.Namespace) -> list[str]:
     from utils import source
 
     problems = []
-    for flag in ("weights", "weights_B"):
-        if getattr(args, flag, None):
-            try:
-                setattr(args, flag, source.parse(getattr(args, flag), args.weights_dir))
-            except ValueError as error:
-                problems.append(f"--{flag} {error}")
-    for flag in ("config", "config_B", "unconditional", "classifier"):
-        paths = getattr(args, flag, None) or []
-        for path in paths if isinstance(paths, list) else [paths]:
-            if not path.is_file():
-                problems.append(f"--{flag} {path}: {_what_is_there(path)}; give the path of a file")
+
+    def parse(flag: str, text: str) -> source.Source | None:
+        try:
+            return source.parse(text, args.weights_dir)
+        except ValueError as error:
+            problems.append(f"--{flag} {error}")
+
+    def check(flag: str, path: Path) -> Path:
+        if not path.is_file():
+            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give the path of a file")
+        return path
+
+    for end in ("", "_B"):
+        if text := getattr(args, f"weights{end}", None):
+            setattr(args, f"weights{end}", parse(f"weights{end}", text))
+        if path := getattr(args, f"config{end}", None):
+            check(f"config{end}", path)
+    for flag in ("unconditional", "classifier"):
+        words = getattr(args, flag, None)
+        if words and len(words) > 2:
+            problems.append(f"--{flag} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
+        elif words:
+            config = check(flag, Path(words[0])) if len(words) == 2 else None
+            setattr(args, flag, [config, parse(flag, words[-1])])
     return problems
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import sample_sdedit
 from models import build_model
 from models.adm import ADMClassifierConfig
-from tests.commands.command_case import CONFIG, MODEL, result_bytes
+from tests.commands.command_case import CONFIG, MODEL, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
 from utils import images
 
@@ -189,6 +189,25 @@ def test_class_label_and_guidance(case, tmp_path):
     assert not np.array_equal(guided, cat)
     assert np.array_equal(edited("4", "--class_label", "cat", "--guidance_scale", "1"), cat)
     assert np.array_equal(guided, edited("5", *away, "--unconditional", case.config, case.weights))
+
+
+def test_the_config_of_what_leads_may_be_left_out(case, capsys):
+    demo = str(ROOT / "weights/fruits64.safetensors")
+    words = ["--weights", demo, "--input_dir", str(case.input_dir), "--save_dir", str(case.save_dir)]
+    words += ["--dry_run", "--t0", "0.5", "--class_label", "kiwi", "--guidance_scale", "2"]
+    assert sample_sdedit.main([*words, "--unconditional", demo]) == 0
+    assert "1000 network evaluations an image" in capsys.readouterr().out  # 500 of each
+    for wrong, message in {
+        "fruit64": "--unconditional fruit64: no such file or folder, and no published weights",
+        f"no.yaml {demo}": "--unconditional no.yaml: does not exist; give the path of a file",
+        "a b c": "--unconditional a b c: 3 words; give [CONFIG] WEIGHTS",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            sample_sdedit.main([*words, "--unconditional", *wrong.split()])
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        sample_sdedit.main([*words, "--classifier", demo])
+    assert "not a classifier; give an adm_classifier" in capsys.readouterr().err
 
 
 @pytest.fixture
