@@ -218,6 +218,7 @@ def _serve(
         call()
         pipe.send(True)
         while pipe.recv():
+            call()  # as one of many, not as the first after those of others
             _forget_peak(device)
             start = time.perf_counter()
             call()
