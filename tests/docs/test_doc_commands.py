@@ -66,7 +66,8 @@ USUAL = f"--weights {WEIGHTS} --input_dir assets/strokes --save_dir out/usual --
 """Arguments of sample_sdedit.py where a page has dots."""
 
 LESS = {
-    "tools.benchmark": f"--config {CONFIG} --repeats 1 --device cpu --batch_sizes 1",
+    "tools.benchmark": f"--config {CONFIG} --repeats 1 --device cpu --batch_sizes 1 --precisions fp32",
+    "tools.benchmark_command": f"--config {CONFIG} --images 2 --calls 1 --repeats 1 --device cpu",
     "tools.compare_inversions": "--points 2",
     "tools.compare_samplers": "--num_guides 1 --seeds 2 --t0 0.01 --contenders ddpm:2",
     "tools.evaluate": "--metrics l2 --plot out/plot.png",  # the others need weights from elsewhere
@@ -88,6 +89,7 @@ NOT_RUN = {
     "python -m tools.train_demo": _PHOTOS,
     "python -m tools.evaluate_demo": _PHOTOS,
     "python -m tools.compare_translations": _PHOTOS,
+    "python -m tools.judge": _PHOTOS,
     "unzip painting.zip": "what the page saved; tests/browser/test_paint_page.py saves and opens one",
     "ssh -L": "needs another machine",
     "head=$(scontrol": "needs SLURM",
