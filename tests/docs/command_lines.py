@@ -120,12 +120,15 @@ def unwrap(words: list[str]) -> tuple[str, list[str]]:
 
 
 def fewer(words: list[str]) -> list[str]:
-    """Return the words of sample_sdedit.py or sample_ddib.py with a tenth of the steps, on the CPU."""
-    flag, found = "", []
+    """Return the words of sample_sdedit.py or sample_ddib.py with a tenth of the steps, on the CPU.
+
+    At least ten are kept, or what was asked for if that is less, so that fractions of them differ.
+    """
+    flag, found, least = "", [], {"--respace_steps": 10, "--edit_steps": 1}
     for word in words:
         flag = word if word.startswith("-") else flag
-        counts = flag in ("--respace_steps", "--edit_steps") and word != flag
-        found.append(str(max(1, int(word) // 10)) if counts else word)
+        counts = flag in least and word != flag
+        found.append(str(max(min(int(word), least[flag]), int(word) // 10)) if counts else word)
     if "--respace_steps" not in found:
         found += ["--respace_steps", "10"]
     return [*found, "--cpu"]
