@@ -113,7 +113,7 @@ class Progress:
             self._bar.update(min(images, self._total - self._bar.n))
         elif not self._quiet and time.monotonic() - self._last > _LINE_EVERY_S:
             self._last = time.monotonic()
-            left = (self._last - self._start) * (self._total / self._done - 1)
+            left = max(0.0, (self._last - self._start) * (self._total / self._done - 1))
             log.info(f"{self._done:.1f} of {self._total} images, about {left:.0f} s left")
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils import launch
+from utils import launch, log
 
 
 def test_a_plain_process_is_alone_on_the_cpu(monkeypatch):
@@ -47,6 +47,7 @@ def test_processes_that_each_think_they_are_alone_are_refused(monkeypatch):
 
 
 def test_off_a_terminal_progress_is_a_line_now_and_then_on_rank_0(monkeypatch, capsys):
+    log.start()
     monkeypatch.setattr(launch, "_LINE_EVERY_S", 0.0)
     for rank in (0, 1):
         progress = launch.Progress(num_images=4, calls_per_image=10, rank=rank)
