@@ -73,9 +73,9 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.config, CONFIG_CLASSES).model
     contenders = choose_contenders(config, [DTYPES[key] for key in args.precisions], args.compile)
+    gflops = count_gflops(config)
     print(describe_machine(args.device))
     for batch_size in args.batch_sizes:
-        gflops = count_gflops(config)
         seconds, memory = measure(contenders, config, batch_size, args.device, args.repeats)
         title = f"{args.config.stem}, batch of {batch_size} at {config.image_size}x{config.image_size}"
         print(f"\n{title}, {gflops:.0f} GFLOP an image, {args.repeats} calls each.\n")
@@ -276,13 +276,8 @@ def to_table(
     for contender, times in seconds.items():
         lone = contender.kind == "convolution"
         dtype = contender.dtype
-        rivals = [
-            BASE,
-            *(
-                Contender("diffusers", *rival)
-                for rival in ((torch.float32, False), (dtype, False), (dtype, True))
-            ),
-        ]
+        theirs = ((torch.float32, False), (dtype, False), (dtype, True))
+        rivals = [BASE, *(Contender("diffusers", *rival) for rival in theirs)]
         over = ["" if lone or r not in seconds else f"{speedup(seconds[r], times):.2f}x" for r in rivals]
         each = statistics.median(times) / batch_size
         speed = _convolution_gflops() / statistics.median(times) if lone else gflops / each

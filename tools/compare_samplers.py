@@ -14,16 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusions import DDIM, DDPM, DPMSolver, edit, respace
+from diffusions import DDPM, edit, respace
 from utils import assemble, images, launch
 from utils.noise import ImageNoise
 
-SAMPLERS = {
-    "ddpm": (DDPM, {}),
-    "ddim": (DDIM, {}),
-    "dpm-solver++": (DPMSolver, {}),
-    "sde-dpm-solver++": (DPMSolver, {"stochastic": True}),
-}
+SAMPLERS = {"ddpm": DDPM, **assemble.SAMPLERS}
 CONTENDERS = [
     *("ddpm:100", "ddpm:50", "ddpm:20", "ddpm:10", "ddpm:5"),
     *("sde-dpm-solver++:50", "sde-dpm-solver++:20", "sde-dpm-solver++:10", "sde-dpm-solver++:5"),
@@ -45,9 +40,8 @@ def sample_edits(
     """Edit every guide with every seed: [guides, seeds, C, H, W]; `calls` network calls each."""
     trained = network.trained
     steps = min(trained.schedule.num_timesteps, round(calls / t0))
-    make, options = SAMPLERS[sampler]
     timesteps = respace("uniform-trailing", trained.schedule.num_timesteps, steps)
-    process = make(trained.schedule, timesteps, trained.prediction, **options)
+    process = SAMPLERS[sampler](trained.schedule, timesteps, trained.prediction)
     model = network.model(assemble.unconditional_label(network.config))
     batches = []
     for seed in seeds:
