@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import (
+    Conv3x3,
     GroupNorm,
     SiLU,
     UNetConfig,
@@ -100,7 +101,7 @@ class ResBlock(nn.Module):
             GroupNorm(32, channels),
             SiLU(),
             nn.Dropout(config.dropout),
-            zeroed(nn.Conv2d(channels, channels, 3, padding=1)),
+            zeroed(Conv3x3(channels, channels)),
         )
         self.skip_connection = (
             nn.Identity() if in_channels == channels else nn.Conv2d(in_channels, channels, 1)
@@ -178,7 +179,7 @@ class Encoder(nn.Module):
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, emb_channels)
         channels = int(config.channel_mult[0] * width)
-        blocks = [EmbedSequential(nn.Conv2d(config.in_channels, channels, 3, padding=1))]
+        blocks = [EmbedSequential(Conv3x3(config.in_channels, channels))]
         self.skip_channels = [channels]
         size = config.image_size
         for level, mult in enumerate(config.channel_mult):
@@ -250,7 +251,7 @@ class ADM(Encoder):
                 blocks.append(EmbedSequential(*layers))
         self.output_blocks = nn.ModuleList(blocks)
         self.out = nn.Sequential(
-            GroupNorm(32, channels), SiLU(), zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1))
+            GroupNorm(32, channels), SiLU(), zeroed(Conv3x3(channels, config.out_channels))
         )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import (
+    Conv3x3,
     GroupNorm,
     SiLU,
     UNetConfig,
@@ -66,11 +67,11 @@ class ResBlock(nn.Module):
     def __init__(self, config: DDPMUNetConfig, in_channels: int, channels: int):
         super().__init__()
         self.norm1 = GroupNorm(32, in_channels, EPS)
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, channels)
         self.temb_proj = nn.Linear(4 * config.model_channels, channels)
         self.norm2 = GroupNorm(32, channels, EPS)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = zeroed(Conv3x3(channels, channels))
         if in_channels != channels:
             self.nin_shortcut = nn.Conv2d(in_channels, channels, 1)
         self.act = SiLU()
@@ -124,7 +125,7 @@ class DDPMUNet(nn.Module):
         widths = [mult * width for mult in config.channel_mult]
         sizes = [config.image_size >> level for level in range(len(widths))]
         self.temb = TimeEmbedding(width)
-        self.conv_in = nn.Conv2d(config.in_channels, width, 3, padding=1)
+        self.conv_in = Conv3x3(config.in_channels, width)
         self.down = nn.ModuleList()
         channels, skips = width, [width]
         for i, (size, new) in enumerate(zip(sizes, widths, strict=True)):
@@ -149,7 +150,7 @@ class DDPMUNet(nn.Module):
             channels = new
         self.norm_out = GroupNorm(32, channels, EPS)
         self.act = SiLU()
-        self.conv_out = zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1))
+        self.conv_out = zeroed(Conv3x3(channels, config.out_channels))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Predict the noise in images.

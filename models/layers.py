@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import winograd
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
@@ -142,6 +144,26 @@ def scale_shift(fresh: Tensor, emb: Tensor) -> Tensor:
     return torch.addcmul(shift, fresh, 1 + scale, out=None if torch.is_grad_enabled() else fresh)
 
 
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution that keeps the size; fused, large ones on a CPU go by `models.winograd`."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+        self.fused = False
+        self.kernels: list[Tensor] | None = None
+
+    def fuse(self) -> None:
+        """Declare the weights final: what is formed of them at the first call that needs it is kept."""
+        self.fused = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.fused and winograd.pays(x, self.weight)):
+            return super().forward(x)
+        if self.kernels is None:
+            self.kernels = winograd.transform(self.weight)
+        return winograd.convolve(x, self.kernels, self.bias)
+
+
 class UpConv2d(nn.Conv2d):
     """Double the size by nearest neighbour, then apply a 3x3 convolution.
 
@@ -182,7 +204,7 @@ def conv_after(resample: nn.Module | None, in_channels: int, out_channels: int) 
     """Build the 3x3 convolution after a change of size; an UpConv2d does the upsampling itself."""
     if isinstance(resample, Upsample):
         return UpConv2d(in_channels, out_channels)
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return Conv3x3(in_channels, out_channels)
 
 
 def to_tokens(x: Tensor) -> Tensor:

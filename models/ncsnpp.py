@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import (
+    Conv3x3,
     GroupNorm,
     SiLU,
     UNetConfig,
@@ -171,11 +172,11 @@ class ResBlock(nn.Module):
         self.rescale = config.skip_rescale
         self.resample = resample or nn.Identity()
         self.GroupNorm_0 = group_norm(in_channels)
-        self.Conv_0 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.Conv_0 = Conv3x3(in_channels, channels)
         self.Dense_0 = nn.Linear(4 * config.model_channels, channels)
         self.GroupNorm_1 = group_norm(channels)
         self.dropout = nn.Dropout(config.dropout)
-        self.Conv_1 = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.Conv_1 = zeroed(Conv3x3(channels, channels))
         if in_channels != channels or resample is not None:
             self.Conv_2 = nn.Conv2d(in_channels, channels, 1)
         self.act = SiLU()
@@ -244,7 +245,7 @@ def make_modules(config: NCSNPPConfig) -> Iterator[nn.Module]:
     yield FourierEmbedding(width)
     yield nn.Linear(2 * width, 4 * width)
     yield nn.Linear(4 * width, 4 * width)
-    yield nn.Conv2d(config.in_channels, width, 3, padding=1)
+    yield Conv3x3(config.in_channels, width)
     channels, skips, pyramid = width, [width], config.in_channels
     for level, new in enumerate(widths):
         for _ in range(config.num_res_blocks):
@@ -272,7 +273,7 @@ def make_modules(config: NCSNPPConfig) -> Iterator[nn.Module]:
             yield AttentionBlock(config, new)
         if level == 0 or config.progressive == "output_skip":
             yield group_norm(new)
-            yield zeroed(nn.Conv2d(new, config.out_channels, 3, padding=1))
+            yield zeroed(Conv3x3(new, config.out_channels))
         if level > 0:
             yield ResBlock(config, new, new, Upsample(config.fir))
 

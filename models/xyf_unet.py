@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import (
+    Conv3x3,
     GroupNorm,
     SiLU,
     UNetConfig,
@@ -51,15 +52,13 @@ class ResBlock(nn.Module):
 
     def __init__(self, config: UNetConfig, in_channels: int, channels: int):
         super().__init__()
-        self.blk1 = nn.Sequential(
-            GroupNorm(32, in_channels), SiLU(), nn.Conv2d(in_channels, channels, 3, padding=1)
-        )
+        self.blk1 = nn.Sequential(GroupNorm(32, in_channels), SiLU(), Conv3x3(in_channels, channels))
         self.proj = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.model_channels, channels))
         self.blk2 = nn.Sequential(
             GroupNorm(32, channels),
             SiLU(),
             nn.Dropout(config.dropout),
-            zeroed(nn.Conv2d(channels, channels, 3, padding=1)),
+            zeroed(Conv3x3(channels, channels)),
         )
         self.shortcut = _shortcut(in_channels, channels)
 
@@ -92,9 +91,7 @@ class AdaGNResBlock(nn.Module):
             GroupNorm(32, in_channels), SiLU(), conv_after(resample, in_channels, channels)
         )
         self.adagn = AdaGN(config, channels)
-        self.blk2 = nn.Sequential(
-            SiLU(), nn.Dropout(config.dropout), zeroed(nn.Conv2d(channels, channels, 3, padding=1))
-        )
+        self.blk2 = nn.Sequential(SiLU(), nn.Dropout(config.dropout), zeroed(Conv3x3(channels, channels)))
         self.shortcut = _shortcut(in_channels, channels)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -161,7 +158,7 @@ class _Walk(nn.Module):
         )
         if num_classes is not None:
             self.class_embed = nn.Embedding(num_classes, emb_channels)
-        self.first_conv = nn.Conv2d(config.in_channels, width, 3, padding=1)
+        self.first_conv = Conv3x3(config.in_channels, width)
 
         def stage(size: int, in_channels: list[int], channels: int) -> nn.ModuleList:
             layers = nn.ModuleList()
@@ -193,7 +190,7 @@ class _Walk(nn.Module):
             self.up_blocks.append(blocks)
             channels = new
         self.last_conv = nn.Sequential(
-            GroupNorm(32, channels), SiLU(), zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1))
+            GroupNorm(32, channels), SiLU(), zeroed(Conv3x3(channels, config.out_channels))
         )
 
     def embed(self, t: Tensor) -> Tensor:
