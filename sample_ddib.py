@@ -6,20 +6,12 @@ An image is encoded to noise along the ODE with class A and decoded with class B
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from utils import command_line, log, options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
-    from diffusions.cycle_diffusion import Recording
-    from diffusions.process import Look, Model, Noise, Process
-    from utils.assemble import Swap
-    from utils.job import Item
-    from utils.results import Result
+    from diffusions.process import Process
 
 _STEPS = 100
 _SEED = "key of the noise that cycle-diffusion draws; the other solvers draw none"
@@ -43,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         options.check_translate_options(args)
 
         from diffusions import match_timesteps  # torch: only once the paths are known to be good
-        from utils import assemble, images, inputs, labels, latents, launch, results, run, run_key
+        from utils import assemble, inputs, labels, latents, launch, paths, results, run, run_key
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
@@ -59,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             encoder_B, decoder_B = encoder, decoder
         guidance = assemble.Guidance(args, config_B, args.class_B)
-        names = assemble.find_inputs(args, (latents.SUFFIX,) if args.from_latents else images.SUFFIXES)
+        names = inputs.find_inputs(args, (latents.SUFFIX,) if args.from_latents else paths.SUFFIXES)
         sources = None
         if args.class_A:
             sources = labels.read_labels(args.class_A, config, args.input_dir, names)
@@ -96,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             network_B = assemble.load_network(config_B, args.weights_B, place) if args.config_B else network
             guided, modules = guidance.load(network_B, place)
             targets = {
-                folder: Side(encoder_B, decoder_B.guided(gradient), network_B.model(label), model)
+                folder: assemble.Side(encoder_B, decoder_B.guided(gradient), network_B.model(label), model)
                 for folder, (model, gradient), label in zip(folders, guided, guidance.labels, strict=True)
             }
             away = [network.module] if args.config_B else []
@@ -104,9 +96,9 @@ def main(argv: list[str] | None = None) -> int:
 
             def source(labels_of_batch):
                 model = network.model(labels_of_batch)
-                return Side(encoder, decoder, model, model)
+                return assemble.Side(encoder, decoder, model, model)
 
-            return Translator(args, source, targets, sources, space, swap), [*away, *modules]
+            return assemble.Translator(args, source, targets, sources, space, swap), [*away, *modules]
 
         method = run.Method(build, place)
 
@@ -145,150 +137,6 @@ def warn(process: "Process") -> None:
             f"note: the last level is timestep {last} of {process.num_timesteps}, not pure noise, so the "
             "latent keeps part of the image; see docs/DDIB.md"
         )
-
-
-class Side(NamedTuple):
-    """One end of a translation."""
-
-    encoder: "Process"
-    decoder: "Process"
-    model: "Model"
-    """Encodes; leads nowhere."""
-    guided: "Model"
-    """Decodes."""
-
-    def encode(self, images: "Tensor", noise: "Noise", look: "Look | None" = None) -> "Tensor | Recording":
-        """Encode images, by cycle-diffusion to a recording of noise, else to a latent."""
-        from diffusions import DDPM, encode, record_noise
-
-        encoder = self.encoder.watched(look)
-        if isinstance(encoder, DDPM):
-            return record_noise(encoder, self.model, images, noise)
-        return encode(encoder, self.model, images)
-
-    def decode(
-        self, latent: "Tensor | Recording", encoder: "Process", look: "Look | None" = None
-    ) -> "Tensor":
-        """Decode what another side's encoder made."""
-        from diffusions import DDPM, carry_latent, decode, replay_noise
-
-        decoder = self.decoder.watched(look)
-        if isinstance(decoder, DDPM):
-            return replay_noise(decoder, self.guided, latent)
-        return decode(decoder, self.guided, carry_latent(latent, encoder, self.encoder))
-
-
-class Translator:
-    """The method on a batch."""
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        source: "Callable[[Tensor | int | None], Side]",
-        targets: dict[str, Side],
-        sources: dict[str, int] | None,
-        space: dict[str, object],
-        swap: "Swap",
-    ):
-        self.args, self.source, self.targets = args, source, targets
-        self.sources, self.space, self.swap = sources, space, swap
-        num_frames = args.trajectory or 1  # the last is the result
-        self.num_up = 0 if args.from_latents else num_frames // 2
-        self.num_down = num_frames - 1 - self.num_up
-
-    def __call__(self, items: list["Item"], tensors: dict[str, "Tensor"]) -> list[list["Result"]]:
-        """Encode a batch, or take its latents, and decode it to every target; return the results by item."""
-        from diffusions.trajectory import Trajectory, frames
-        from utils.results import Result
-
-        images, latent = tensors.get("image"), tensors.get("latent")
-        side = self._source(items, latent if images is None else images)
-        up = Trajectory(side.encoder, self.num_up, side.encoder.num_steps)
-        if latent is None:
-            self.swap.to_source()
-            latent = side.encode(images, self._noise(items, images), up)
-            if isinstance(latent, tuple):  # recorded on a way down
-                up.turn_round(images)
-        files = self._files(items, latent) if self.args.save_latents else [{} for _ in items]
-        notes = self._diagnose(items, side, images, latent) if self.args.cycle else [{} for _ in items]
-        by_target = []
-        for folder, target in self.targets.items():
-            self.swap.to_target()
-            down = Trajectory(target.decoder, self.num_down, target.decoder.num_steps)
-            results = target.decode(latent, side.encoder, down)
-            ways = frames(results, up, down) if self.args.trajectory else [None] * len(items)
-            back = [None] * len(items)
-            if self.args.cycle:
-                back, notes = self._return(items, side, target, images, results, notes)
-            rows = zip(results, self._shown(side, latent), back, ways, notes, files, strict=True)
-            by_target.append([Result(x, z, y, way, folder, *more) for x, z, y, way, *more in rows])
-        return [list(row) for row in zip(*by_target, strict=True)]
-
-    def _source(self, items: list["Item"], like: "Tensor") -> Side:
-        import torch
-
-        if self.sources is None:
-            return self.source(None)
-        return self.source(torch.tensor([self.sources[item.name] for item in items], device=like.device))
-
-    def _noise(self, items: list["Item"], like: "Tensor") -> "Noise":
-        from utils.noise import ImageNoise
-
-        return ImageNoise(self.args.seed, [item.key for item in items], like.shape[1:], like.device)
-
-    def _files(self, items: list["Item"], latent: "Tensor") -> list[dict[str, bytes]]:
-        """Return the file of each latent, by its path."""
-        from utils import latents
-
-        files = []
-        for item, row in zip(items, latent, strict=True):
-            made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
-            path = f"{latents.FOLDER}/{item.target.removesuffix('.png')}{latents.SUFFIX}"
-            files.append({path: latents.encode_latent(row, made_by)})
-        return files
-
-    def _shown(self, side: Side, latent: "Tensor | Recording") -> "Tensor":
-        """Return one state of the latent, scaled to the range of images."""
-        state = latent[0] if isinstance(latent, tuple) else latent
-        return side.encoder.shown(state, side.encoder.num_steps)
-
-    def _diagnose(
-        self, items: list["Item"], side: Side, images: "Tensor", latent: "Tensor | Recording"
-    ) -> list[dict[str, object]]:
-        """Measure A to A, and how much the latent looks like noise."""
-        from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
-
-        errors = rmse(side.decode(latent, side.encoder), images).tolist()
-        table = {key: value.tolist() for key, value in latent_statistics(self._shown(side, latent)).items()}
-        notes = []
-        for row, (item, error) in enumerate(zip(items, errors, strict=True)):
-            statistics = {key: round(values[row], 4) for key, values in table.items()}
-            if far := unlike_noise(statistics):
-                log.log.warning(f"warning: {item.name}: its latent is unlike noise: {', '.join(far)}")
-            notes.append({"A_to_A": round(error, 5), "latent": statistics})
-        return notes
-
-    def _return(
-        self,
-        items: list["Item"],
-        side: Side,
-        target: Side,
-        images: "Tensor",
-        results: "Tensor",
-        notes: list[dict[str, object]],
-    ) -> tuple["Tensor", list[dict[str, object]]]:
-        """Translate results back to A, and measure what returns."""
-        from diffusions.diagnostics import rmse
-
-        latent = target.encode(results, self._noise(items, results))
-        self.swap.to_source()
-        back = side.decode(latent, target.encoder)
-        errors = rmse(back, images).tolist()
-        for item, note, error in zip(items, notes, errors, strict=True):
-            log.log.info(f"{item.name}: A to A {note['A_to_A']:.4f}, A to B to A {error:.4f}")
-        return back, [
-            {**note, "A_to_B_to_A": round(error, 5)} for note, error in zip(notes, errors, strict=True)
-        ]
 
 
 if __name__ == "__main__":

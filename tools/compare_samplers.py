@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusions import DDPM, edit, respace
-from utils import assemble, images, launch
+from utils import assemble, images, launch, paths
 from utils.noise import ImageNoise
 
 SAMPLERS = {"ddpm": DDPM, **assemble.SAMPLERS}
@@ -72,7 +72,7 @@ def main() -> None:
     config = assemble.read_config(args.config)
     place = launch.start(cpu=False, precision="fp32")
     network = assemble.load_network(config, args.weights, place)
-    names = images.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
+    names = paths.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
     decoded = [
         images.fit(images.decode(args.guides / name), config.model.image_size, "crop") for name in names
     ]

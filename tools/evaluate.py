@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusions import distance
 from tools import metrics
-from utils import images, inputs
+from utils import images, inputs, paths
 from utils.files import write_atomically
 
 METRICS = ("l2", "lpips", "kid", "fid")
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         check(args)
-        names = images.find_images(args.guides, args.results, inputs.SUFFIXES)
+        names = paths.find_images(args.guides, args.results, inputs.SUFFIXES)
         rows = [row for results in (args.results, *args.against) for row in find_rows(args, names, results)]
         tools = load_tools(args)
         read = Reader(args, names)
@@ -144,20 +144,20 @@ def load_tools(args: argparse.Namespace) -> Tools:
         wanted["lpips"] = args.lpips_net
     if realism and args.features in metrics.LAYERS:
         wanted["inception"] = "inception"
-    paths, problems = {}, []
+    files, problems = {}, []
     for role, name in wanted.items():
         try:
-            paths[role] = metrics.find(name, args.weights_dir, args.download)
+            files[role] = metrics.find(name, args.weights_dir, args.download)
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems) + ". --metrics l2 needs none")
     device = "cuda" if torch.cuda.is_available() and not args.cpu else "cpu"
-    lpips = metrics.load_lpips(args.lpips_net, paths["lpips"]).to(device) if "lpips" in paths else None
+    lpips = metrics.load_lpips(args.lpips_net, files["lpips"]).to(device) if "lpips" in files else None
     extract = None
     if realism:
-        if "inception" in paths:
-            extract = metrics.load_inception(paths["inception"], args.features).to(device)
+        if "inception" in files:
+            extract = metrics.load_inception(files["inception"], args.features).to(device)
         else:
             extract = metrics.load_judge(Path(args.features)).to(device)
     return Tools(device, lpips, extract, realism)
@@ -171,7 +171,7 @@ def find_rows(args: argparse.Namespace, names: list[str], results: Path) -> list
     """
     settings = read_settings(results)
     fit = args.fit or settings.get("fit") or "crop"
-    targets = images.result_names(names)
+    targets = paths.result_names(names)
     folders = ["", *sorted((path.name for path in results.iterdir() if path.is_dir()), key=_order)]
     rows = []
     for folder in folders:
@@ -308,7 +308,7 @@ def add_realism(
     table: list[dict[str, object]], rows: list[Row], tools: Tools, args: argparse.Namespace
 ) -> None:
     """Add to each line how far its results are from real pictures, of the size and fit of the results."""
-    names = images.find_images(args.reference, args.results)
+    names = paths.find_images(args.reference, args.results)
     real: dict[tuple[int, str], Tensor] = {}
     for line, row in zip(table, rows, strict=True):
         size = _side(images.decode(row.folder / row.pairs[0][1]).size), row.fit

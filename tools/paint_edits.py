@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import sample_sdedit
 from utils import assemble, images, run
 from utils.inputs import mask_tensor
 from utils.job import Item
@@ -188,7 +187,7 @@ class Painter:
         timesteps = assemble.read_timesteps(args, self._config, default_steps=None)
         process = assemble.make_process(args, self._config, self._trained, timesteps)
         guidance = assemble.Guidance(args, self._config, args.class_label and [args.class_label])
-        levels = sample_sdedit.choose_levels(args, process)
+        levels = assemble.choose_levels(args, process)
         return Plan(args, process, guidance, levels, self._tensors(wanted))
 
     def _tensors(self, wanted: Wanted) -> dict[str, Tensor]:
@@ -227,7 +226,7 @@ class Painter:
                 count()
                 return output
 
-            editor = sample_sdedit.Editor(plan.args, plan.process.guided(gradient), watched, plan.levels)
+            editor = assemble.Editor(plan.args, plan.process.guided(gradient), watched, plan.levels)
             return editor, []  # no modules to watch: the model is watched here, guided or not
 
         method = run.Method(build, self._place)
@@ -243,13 +242,7 @@ class Painter:
         """Return what sample_sdedit.py records in its files."""
         args = plan.args
         return {
-            "method": "SDEdit",
-            "timesteps": len(plan.process.timesteps),
-            "sampler": args.sampler,
-            "var_type": getattr(plan.process, "var_type", None),
-            "repeats": args.repeats,
-            "class_label": plan.guidance.labels[0],
-            **plan.guidance.parameters,
+            **assemble.edit_parameters(args, plan.process, plan.guidance),
             "config": args.config.name,
             "weights": args.weights.name,
             "seed": args.seed,

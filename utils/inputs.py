@@ -13,14 +13,30 @@ import torch
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
-from utils import images
+from utils import images, paths
 from utils.quote import plain
+from utils.results import STRIPS, TRAJECTORIES
 
 PAIR_SUFFIX = ".pth"
-SUFFIXES = (*images.SUFFIXES, PAIR_SUFFIX)
+SUFFIXES = (*paths.SUFFIXES, PAIR_SUFFIX)
 EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
 _LOADING = threading.Lock()
 """Held where warnings are switched off, which threads cannot do at one time."""
+
+
+def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...] = paths.SUFFIXES) -> list[str]:
+    """List the inputs.
+
+    Raises:
+        ValueError: There are no images, or a result would take the place of a strip.
+    """
+    names = paths.find_images(args.input_dir, args.save_dir, suffixes)
+    for flag, folder in (("comparison", STRIPS), ("trajectory", TRAJECTORIES)):
+        if getattr(args, flag) and any(name.startswith(f"{folder}/") for name in names):
+            raise ValueError(
+                f"{args.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
+            )
+    return names
 
 
 class Maps:
@@ -33,7 +49,7 @@ class Maps:
         """
         self.folder = folder
         self._files: dict[str, str] = {}
-        for name in images.find_images(folder, save_dir):
+        for name in paths.find_images(folder, save_dir):
             other = self._files.setdefault(_stem(name), name)
             if other != name:
                 raise ValueError(f"{folder}: both {other} and {name} belong to one input; keep one of them")

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from torch import Tensor
 
-from utils import images
+from utils import images, paths
 from utils.job import Item, ItemError
 
 STRIPS, SHEETS, TRAJECTORIES = "comparison", "sheets", "trajectory"
@@ -46,7 +46,7 @@ class Result:
 
 def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
     """List what there is to do: every input or, with a number of samples, each that often, named _s00 ..."""
-    targets = images.result_names(names)
+    targets = paths.result_names(names)
     if num_samples is None:
         return [Item(name, 0, targets[name]) for name in names]
     return [

@@ -14,7 +14,7 @@ from models import build_model
 from models.adm import ADMClassifierConfig
 from tests.commands.command_case import CONFIG, MODEL, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
-from utils import images
+from utils import images, paths
 
 STEPS = ["--respace_steps", "10"]
 SAMPLERS = {
@@ -42,7 +42,7 @@ def run(case, folder, *words):
 
 def fitted(case):
     """The inputs as the network gets them: what no step at all would give."""
-    targets = images.result_names(images.find_images(case.input_dir, case.save_dir))
+    targets = paths.result_names(paths.find_images(case.input_dir, case.save_dir))
     decoded = {target: images.decode(case.input_dir / name) for name, target in targets.items()}
     return {
         target: np.asarray(images.fit(image, 16, "crop")).astype(int) for target, image in decoded.items()

@@ -20,7 +20,7 @@ from PIL import Image
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
-from utils import images
+from utils import images, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -177,7 +177,7 @@ def test_the_others_are_done_as_if_the_damaged_were_not_there(case, tmp_path, ca
         group, out = names[start : start + GROUP], tmp_path / f"out{start}"
         for name in group:
             (case.input_dir / name).write_bytes(damaged[name])
-        targets = images.result_names(images.find_images(case.input_dir, out))
+        targets = paths.result_names(paths.find_images(case.input_dir, out))
         capfd.readouterr()
         code = sample_sdedit.main([*case.words(out), *STEPS])
         said = capfd.readouterr().err

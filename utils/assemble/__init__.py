@@ -1,0 +1,44 @@
+"""What joins the rooms, for the commands and tools: a process, networks, and the methods on a batch."""
+
+from utils.assemble.editor import Editor, choose_levels, edit_parameters
+from utils.assemble.guidance import Guidance
+from utils.assemble.networks import (
+    Network,
+    Swap,
+    check_pair,
+    load_network,
+    settle_weights,
+    unconditional_label,
+)
+from utils.assemble.processes import (
+    SAMPLERS,
+    Trained,
+    make_process,
+    make_solver,
+    read_config,
+    read_timesteps,
+    read_trained,
+)
+from utils.assemble.translator import Side, Translator
+
+__all__ = [
+    "SAMPLERS",
+    "Editor",
+    "Guidance",
+    "Network",
+    "Side",
+    "Swap",
+    "Trained",
+    "Translator",
+    "check_pair",
+    "choose_levels",
+    "edit_parameters",
+    "load_network",
+    "make_process",
+    "make_solver",
+    "read_config",
+    "read_timesteps",
+    "read_trained",
+    "settle_weights",
+    "unconditional_label",
+]

@@ -1,0 +1,149 @@
+"""From options and config to the process that images are noised and denoised by."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from diffusions import (
+    BDIA,
+    DDIM,
+    DDPM,
+    DPMSolver,
+    FixedPointInversion,
+    Heun,
+    NoiseSchedule,
+    PredictorCorrector,
+    SourceInversion,
+    as_ve,
+    from_unit_range,
+    make_schedule,
+    make_ve_schedule,
+    respace,
+)
+from diffusions.process import Model, Process
+from diffusions.schedule import Schedule
+from models import CONFIG_CLASSES
+from utils import options, recognize
+from utils.config import Config
+
+SAMPLERS: dict[str, Callable[..., Process]] = {
+    "ddim": DDIM,
+    "dpm-solver++": DPMSolver,
+    "sde-dpm-solver++": partial(DPMSolver, stochastic=True),
+}
+"""What --sampler may name beside ddpm, which has options of its own; the names are those of utils.options."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a config says of the process that a network was trained on."""
+
+    schedule: Schedule
+    prediction: str
+    """What the network means once it is adapted."""
+    adapt: Callable[[Model], Model]
+    """Lets the network work on this schedule."""
+
+
+def read_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read the config of a network that predicts images.
+
+    Raises:
+        ValueError: The config is wrong, or is not that of an image-to-image network.
+    """
+    config = recognize.read_config(path, CONFIG_CLASSES, overrides)
+    if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
+        raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
+    return config
+
+
+def read_trained(config: Config) -> Trained:
+    """Build the schedule that a network works on.
+
+    A VE schedule is in the units of images in [-1, 1], so its sigmas are twice the published ones.
+
+    Raises:
+        ValueError: The config's schedule is not possible.
+    """
+    diffusion = config.diffusion
+    if diffusion.process == "ve":
+        schedule = make_ve_schedule(2 * diffusion.sigma_min, 2 * diffusion.sigma_max, diffusion.num_timesteps)
+        if diffusion.prediction == "score":
+            return Trained(schedule, "score", from_unit_range)
+        vp = _vp_schedule(config)
+        return Trained(schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction))
+    return Trained(_vp_schedule(config), diffusion.prediction, lambda network: network)
+
+
+def _vp_schedule(config: Config) -> NoiseSchedule:
+    diffusion = config.diffusion
+    return make_schedule(
+        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
+    )
+
+
+def read_timesteps(args: argparse.Namespace, config: Config, default_steps: int | None) -> list[int]:
+    """Choose the timesteps that the options keep.
+
+    Args:
+        args: The options.
+        config: Of the network.
+        default_steps: How many to keep where neither --respace_steps nor the --respace_type itself
+            says so; None for all.
+
+    Raises:
+        ValueError: The respacing is not possible.
+    """
+    counted = args.respace_type in options.RESPACE_TYPES and args.respace_type != "none"
+    num_steps = args.respace_steps or (default_steps if counted else None)
+    return respace(args.respace_type, config.diffusion.num_timesteps, num_steps)
+
+
+def make_process(args: argparse.Namespace, config: Config, trained: Trained, timesteps: list[int]) -> Process:
+    """Build the sampler that the options name.
+
+    Raises:
+        ValueError: Options that do not go together, or with this network.
+    """
+    clip = trained.prediction != "score"  # as it was published
+    given = (trained.schedule, timesteps, trained.prediction)
+    if args.sampler != "ddpm":
+        if args.var_type or args.corrector_steps:
+            raise ValueError("--var_type and --corrector_steps: only for --sampler ddpm")
+        return SAMPLERS[args.sampler](*given, clip_denoised=clip)
+    var_type = _choose_variance(args, config)
+    if not args.corrector_steps:
+        return DDPM(*given, var_type, clip)
+    if config.diffusion.process != "ve":
+        raise ValueError("--corrector_steps: only for a config whose process is ve")
+    return PredictorCorrector(*given, var_type, clip, corrector_steps=args.corrector_steps, snr=args.snr)
+
+
+def make_solver(args: argparse.Namespace, trained: Trained, timesteps: list[int]) -> tuple[Process, Process]:
+    """Build what follows the ODE up and what follows it down, as the options name them."""
+    given = (trained.schedule, timesteps, trained.prediction)
+    if args.solver == "cycle-diffusion":
+        both = DDPM(*given)
+    elif args.solver == "exact":
+        both = BDIA(*given, clip_denoised=False)  # what is clipped cannot be undone
+    elif args.solver == "ddim":
+        kinds = {"source": SourceInversion, "fixed_point": FixedPointInversion}
+        both = kinds.get(args.inversion, DDIM)(*given)
+    else:
+        both = Heun(*given)
+    return both, DPMSolver(*given) if args.solver == "dpm-solver++" else both
+
+
+def _choose_variance(args: argparse.Namespace, config: Config) -> str:
+    var_type = args.var_type or options.var_type(config.diffusion.var_type)
+    if var_type == "learned_range":
+        if config.diffusion.process == "ve":
+            raise ValueError("var_type learned_range: not for a ve process; use fixed_small or fixed_large")
+        if config.model.out_channels == config.model.in_channels:
+            raise ValueError(
+                f"var_type learned_range: this network has {config.model.out_channels} output channels, none "
+                "for its variance; use fixed_small or fixed_large"
+            )
+    return var_type
