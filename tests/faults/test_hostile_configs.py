@@ -179,7 +179,6 @@ def build_or_message(path):
         warnings.simplefilter("error")
         try:
             config = assemble.read_config(path)
-            assemble.read_trained(config)
             with torch.device("meta"):
                 build_model(config.model)
         except ValueError as error:
@@ -268,3 +267,10 @@ def test_a_small_file_that_unfolds_is_refused(tmp_path):
         with pytest.raises(ValueError, match=match):
             load_config(path, CONFIG_CLASSES)
         assert time.monotonic() - start < SECONDS
+
+
+def test_an_impossible_schedule_names_its_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text((ROOT / "configs/demo/fruits64.yaml").read_text().replace("cosine", "linear"))
+    with pytest.raises(ValueError, match=r"c\.yaml: the linear schedule needs beta_start and beta_end"):
+        assemble.read_config(path)

@@ -51,11 +51,15 @@ def read_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read the config of a network that predicts images.
 
     Raises:
-        ValueError: The config is wrong, or is not that of an image-to-image network.
+        ValueError: The config is wrong, its schedule is not possible, or its network does not predict images.
     """
     config = recognize.read_config(path, CONFIG_CLASSES, overrides)
     if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
         raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
+    try:
+        read_trained(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return config
 
 
