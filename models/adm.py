@@ -275,7 +275,8 @@ class ADM(Encoder):
         emb = self.embed(t)
         if y is not None:
             emb = emb + self.label_emb(y)
-        *skips, h = self.encode(x, emb)
+        skips = self.encode(x, emb)
+        h = skips.pop()
         emb = emb.to(h.dtype)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)

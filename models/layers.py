@@ -141,7 +141,8 @@ def scale_shift(fresh: Tensor, emb: Tensor) -> Tensor:
         emb: Scale, then shift, shape [B, 2C].
     """
     scale, shift = emb[:, :, None, None].chunk(2, dim=1)
-    return torch.addcmul(shift, fresh, 1 + scale, out=None if torch.is_grad_enabled() else fresh)
+    anew = torch.is_grad_enabled() or torch.compiler.is_compiling()  # a compiler fuses it, or refuses `out`
+    return torch.addcmul(shift, fresh, 1 + scale, out=None if anew else fresh)
 
 
 class Conv3x3(nn.Conv2d):
