@@ -54,7 +54,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 @cache
 def _has_amx() -> bool:
     """Whether the CPU multiplies tiles of bfloat16: faster than the sums of rows could be formed."""
-    return torch.cpu._is_amx_tile_supported()  # torch.cpu.get_capabilities came after 2.10
+    return torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 def transform(weight: Tensor) -> list[Tensor]:

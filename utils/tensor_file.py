@@ -157,7 +157,7 @@ def _store_described(path: Path, name: str, tensor: _Described) -> Stored:
 
 def _open_zip(path: Path) -> TensorFile:
     records = _check_zip(path)
-    # On the meta device a tensor is its shape and, since torch 2.6, its place in the file.
+    # On the meta device a tensor is its shape and, since torch 2.11, its place in the file.
     return TensorFile(_load(path, map_location="meta"), partial(_store_placed, path, records))
 
 
