@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from utils.job import Item
+
 
 class ImageNoise:
     """Standard normal noise for a batch, from one generator an image.
@@ -39,6 +41,11 @@ class ImageNoise:
         draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
         noise = torch.stack(draws)
         return noise.pin_memory() if self._device.type == "cuda" else noise
+
+
+def item_noise(seed: int, items: list[Item], like: Tensor) -> ImageNoise:
+    """Return the noise of items of the work list, of the shape and on the device of `like`, [B, C, H, W]."""
+    return ImageNoise(seed, [item.key for item in items], like.shape[1:], like.device)
 
 
 @functools.cache

@@ -5,12 +5,12 @@ import argparse
 from torch import Tensor
 
 from diffusions import distance, edit, edit_within
-from diffusions.process import Look, Model, Noise, Process
+from diffusions.process import Look, Model, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import log
 from utils.assemble.guidance import Guidance
 from utils.job import Item
-from utils.noise import ImageNoise
+from utils.noise import item_noise
 from utils.results import Result
 
 
@@ -66,15 +66,12 @@ class Editor:
         by_level = [self._edit_from(level, items, tensors) for level in self.levels]
         return [list(row) for row in zip(*by_level, strict=True)]
 
-    def _noise(self, items: list[Item], like: Tensor) -> Noise:
-        return ImageNoise(self.args.seed, [item.key for item in items], like.shape[1:], like.device)
-
     def _edit(
         self, level: int, items: list[Item], tensors: dict[str, Tensor], look: Look | None = None
     ) -> Tensor:
         guide = tensors["image"]
         return edit(
-            *(self.process.watched(look), self.model, guide, level, self._noise(items, guide)),
+            *(self.process.watched(look), self.model, guide, level, item_noise(self.args.seed, items, guide)),
             mask=tensors.get("mask"),
             strength=tensors.get("strength"),
             fixed_noise=self.args.mask_noise == "fixed",
@@ -84,7 +81,7 @@ class Editor:
     def _edit_from(self, level: int, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
         guide, noised = tensors["image"], [None] * len(items)
         if self.args.comparison:  # with the first noise that edit draws
-            noised = self.process.diffuse(guide, level, self._noise(items, guide)())
+            noised = self.process.diffuse(guide, level, item_noise(self.args.seed, items, guide)())
             noised = self.process.shown(noised, level)
         num_frames = self.args.trajectory or 1  # the last is the result
         way = Trajectory(self.process, num_frames - 1, self.args.repeats * level)

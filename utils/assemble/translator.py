@@ -15,7 +15,7 @@ from diffusions.trajectory import Trajectory, frames
 from utils import latents, log
 from utils.assemble.networks import Swap
 from utils.job import Item
-from utils.noise import ImageNoise
+from utils.noise import item_noise
 from utils.results import Result
 
 
@@ -78,7 +78,7 @@ class Translator:
         up = Trajectory(side.encoder, self.num_up, side.encoder.num_steps)
         if latent is None:
             self.swap.to_source()
-            latent = side.encode(images, self._noise(items, images), up)
+            latent = side.encode(images, item_noise(self.args.seed, items, images), up)
             if isinstance(latent, tuple):  # recorded on a way down
                 up.turn_round(images)
         files = self._files(items, latent) if self.args.save_latents else [{} for _ in items]
@@ -100,9 +100,6 @@ class Translator:
         if self.sources is None:
             return self.source(None)
         return self.source(torch.tensor([self.sources[item.name] for item in items], device=like.device))
-
-    def _noise(self, items: list[Item], like: Tensor) -> Noise:
-        return ImageNoise(self.args.seed, [item.key for item in items], like.shape[1:], like.device)
 
     def _files(self, items: list[Item], latent: Tensor) -> list[dict[str, bytes]]:
         """Return the file of each latent, by its path."""
@@ -142,7 +139,7 @@ class Translator:
         notes: list[dict[str, object]],
     ) -> tuple[Tensor, list[dict[str, object]]]:
         """Translate results back to A, and measure what returns."""
-        latent = target.encode(results, self._noise(items, results))
+        latent = target.encode(results, item_noise(self.args.seed, items, results))
         self.swap.to_source()
         back = side.decode(latent, target.encoder)
         errors = rmse(back, images).tolist()
