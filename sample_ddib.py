@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
         config_B = assemble.read_config(args.config_B) if args.config_B else config
-        assemble.check_pair(config, config_B)
+        assemble.check_same_images("--config_B", config_B, "--config", config)
         trained, trained_B = assemble.read_trained(config), assemble.read_trained(config_B)
         timesteps = assemble.read_timesteps(args, config, default_steps=_STEPS)
         encoder, decoder = assemble.make_solver(args, trained, timesteps)

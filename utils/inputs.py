@@ -24,8 +24,8 @@ _LOADING = threading.Lock()
 """Held where warnings are switched off, which threads cannot do at one time."""
 
 
-def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...] = paths.SUFFIXES) -> list[str]:
-    """List the inputs.
+def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...]) -> list[str]:
+    """List the inputs whose names end so.
 
     Raises:
         ValueError: There are no images, or a result would take the place of a strip.

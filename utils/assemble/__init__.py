@@ -3,16 +3,14 @@
 from utils.assemble.editor import Editor, choose_levels, edit_parameters
 from utils.assemble.guidance import Guidance
 from utils.assemble.networks import (
-    Network,
     Swap,
-    check_pair,
+    check_same_images,
     load_network,
     settle_weights,
     unconditional_label,
 )
 from utils.assemble.processes import (
     SAMPLERS,
-    Trained,
     make_process,
     make_solver,
     read_config,
@@ -25,12 +23,10 @@ __all__ = [
     "SAMPLERS",
     "Editor",
     "Guidance",
-    "Network",
     "Side",
     "Swap",
-    "Trained",
     "Translator",
-    "check_pair",
+    "check_same_images",
     "choose_levels",
     "edit_parameters",
     "load_network",

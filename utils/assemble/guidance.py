@@ -7,7 +7,13 @@ from torch import nn
 from diffusions import classifier_free, classifier_gradient
 from diffusions.process import Gradient, Model
 from models import CONFIG_CLASSES
-from utils.assemble.networks import Network, load_module, load_network, unconditional_label
+from utils.assemble.networks import (
+    Network,
+    check_same_images,
+    load_module,
+    load_network,
+    unconditional_label,
+)
 from utils.assemble.processes import read_config
 from utils.config import Config, class_index, load_config
 from utils.launch import Launch
@@ -52,12 +58,7 @@ class Guidance:
             unconditional_label(config)
             return config
         away = read_config(self._args.unconditional[0])
-        for key in ("image_size", "in_channels"):
-            if getattr(away.model, key) != getattr(config.model, key):
-                raise ValueError(
-                    f"--unconditional: its {key} is {getattr(away.model, key)}, that of the guided network "
-                    f"{getattr(config.model, key)}; they must be equal"
-                )
+        check_same_images("--unconditional", away, "the guided network", config)
         unconditional_label(away)
         if away.diffusion.process != config.diffusion.process or (
             _table(away) != _table(config) or away.diffusion.prediction != config.diffusion.prediction

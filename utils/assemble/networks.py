@@ -66,16 +66,12 @@ class Network:
 
     def model(self, label: int | Tensor | None) -> Model:
         """Return the network as a callable of (x_t, t) alone, for a class, one an image [B], or none."""
-        return self.trained.adapt(_bind(self.module, label))
-
-
-def _bind(network: nn.Module, label: int | Tensor | None) -> Model:
-    """Return a network as a callable of (x_t, t) alone, for a class, one an image [B], or none."""
-    if label is None:
-        return network
-    if isinstance(label, Tensor):
-        return lambda x, t: network(x, t, label)
-    return lambda x, t: network(x, t, torch.full((len(x),), label, device=x.device))
+        network = self.module
+        if label is None:
+            return self.trained.adapt(network)
+        if isinstance(label, Tensor):
+            return self.trained.adapt(lambda x, t: network(x, t, label))
+        return self.trained.adapt(lambda x, t: network(x, t, torch.full((len(x),), label, device=x.device)))
 
 
 def load_network(config: Config, weights: Path, launch: Launch) -> Network:
@@ -126,13 +122,19 @@ class Swap:
             module.to(self._device)
 
 
-def check_pair(source: Config, target: Config) -> None:
-    """Refuse two networks that cannot translate between one another.
+def check_same_images(flag: str, config: Config, whose: str, other: Config) -> None:
+    """Refuse a network that does not work on the images of another.
+
+    Args:
+        flag: The option that named it.
+        config: Of it.
+        whose: What the other is called in the message.
+        other: Its config.
 
     Raises:
         ValueError: Images of another size or number of channels.
     """
     for key in ("image_size", "in_channels"):
-        a, b = getattr(source.model, key), getattr(target.model, key)
+        a, b = getattr(config.model, key), getattr(other.model, key)
         if a != b:
-            raise ValueError(f"--config_B: its {key} is {b}, that of --config {a}; they must be equal")
+            raise ValueError(f"{flag}: its {key} is {a}, that of {whose} {b}; they must be equal")
