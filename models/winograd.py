@@ -82,9 +82,9 @@ def convolve(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
     x = x.permute(0, 2, 3, 1)
     out = x.new_empty(*x.shape[:3], len(bias))
     rows = len(kernels) - 2
-    (_by_fours if rows == 4 else _by_twos)(
-        [x[:, row::rows] for row in range(rows)], kernels, bias, [out[:, row::rows] for row in range(rows)]
-    )
+    planes, results = ([maps[:, row::rows] for row in range(rows)] for maps in (x, out))
+    filter_rows = _by_fours if rows == 4 else _by_twos
+    filter_rows(planes, kernels, bias, results)
     return out.permute(0, 3, 1, 2)
 
 
