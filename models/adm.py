@@ -273,8 +273,10 @@ class ADM(Encoder):
             have = "has no classes" if y is not None else f"needs a class in 0..{self.config.num_classes - 1}"
             raise ValueError(f"this network {have}, got y = {y}")
         emb = self.embed(t)
-        if y is not None:
-            emb = emb + self.label_emb(y)
+        return self.predict(x, emb if y is None else emb + self.label_emb(y))
+
+    def predict(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Predict from noisy images [B, in_channels, H, W] and all that is told of them, embedded, [B, E]."""
         skips = self.encode(x, emb)
         h = skips.pop()
         emb = emb.to(h.dtype)
