@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
             return command_line.EXIT_DONE
         place = launch.start(args.cpu, args.precision, args.compile)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
-        run_key.check(args.save_dir, settings, args.overwrite)
+        run.check(args, place, settings)
 
         def build(place):
             network = assemble.load_network(config, args.weights, place)
@@ -101,19 +101,21 @@ def main(argv: list[str] | None = None) -> int:
             return assemble.Translator(args, source, targets, sources, space, swap), [*away, *modules]
 
         method = run.Method(build, place)
+        parameters = {
+            "method": "DDIB",
+            "class_A": args.class_A,
+            "class_B": args.class_B,
+            "weights_B": args.weights_B and args.weights_B.name,
+            "timesteps": len(timesteps),
+            "solver": args.solver,
+            "inversion": args.inversion,
+            **guidance.parameters,
+        }
+        items = results.make_items(names)
+        work = run.Run(args, place, items, reader, method, settings, parameters, folders, sources)
+        work.prepare()
 
-    parameters = {
-        "method": "DDIB",
-        "class_A": args.class_A,
-        "class_B": args.class_B,
-        "weights_B": args.weights_B and args.weights_B.name,
-        "timesteps": len(timesteps),
-        "solver": args.solver,
-        "inversion": args.inversion,
-        **guidance.parameters,
-    }
-    items = results.make_items(names)
-    code = run.Run(args, place, items, reader, method, settings, parameters, folders).do(calls)
+    code = work.do(calls)
     launch.finish()
     return code
 

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             return command_line.EXIT_DONE
         place = launch.start(args.cpu, args.precision, args.compile)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
-        run_key.check(args.save_dir, settings, args.overwrite)
+        run.check(args, place, settings)
 
         def build(place):
             network = assemble.load_network(config, args.weights, place)
@@ -68,11 +68,15 @@ def main(argv: list[str] | None = None) -> int:
             return assemble.Editor(args, process.guided(gradient), model, levels), modules
 
         method = run.Method(build, place)
+        parameters = assemble.edit_parameters(args, process, guidance)
+        calls = calls_a_level * (
+            sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2)
+        )
+        folders = list(levels.values()) or [""]
+        work = run.Run(args, place, items, reader, method, settings, parameters, folders)
+        work.prepare()
 
-    parameters = assemble.edit_parameters(args, process, guidance)
-    calls = calls_a_level * (sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2))
-    folders = list(levels.values()) or [""]
-    code = run.Run(args, place, items, reader, method, settings, parameters, folders).do(calls)
+    code = work.do(calls)
     launch.finish()
     return code
 

@@ -234,8 +234,9 @@ class Painter:
         item = Item(plan.args.input_name, 0, plan.args.input_name)
         batch = {key: tensor[None] for key, tensor in plan.tensors.items()}
         [(results, dtype)] = method([item], batch)
-        parameters = self._parameters(plan) | {"precision": str(dtype).removeprefix("torch.")}
-        [content] = Writer(False, parameters).encode(item, plan.tensors["image"], results).values()
+        notes = {"precision": str(dtype).removeprefix("torch.")}
+        writer = Writer(False, self._parameters(plan))
+        [content] = writer.encode(item, plan.tensors["image"], results, notes).values()
         return content
 
     def _parameters(self, plan: Plan) -> dict[str, object]:

@@ -35,11 +35,21 @@ class StrictParser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
         flags = [word.split("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]
+        self._refuse_empty(words)
         # before argparse looks: it would only say that the flag which was misspelt is missing
         unknown = [flag for flag in flags if flag not in self._option_string_actions]
         if unknown:
             self.error("; ".join(self._describe(flag) for flag in unknown))
         return super().parse_args(words, namespace)
+
+    def _refuse_empty(self, words: list[str]) -> None:
+        """Refuse an empty value, which a path would take for the current folder."""
+        flag = ""
+        for word in words:
+            name, has_value, value = word.partition("=")
+            flag = name if word.startswith("-") else flag
+            if not word.strip() or (word.startswith("--") and has_value and not value.strip()):
+                self.error(f"argument {flag}: is empty; give a value (is a variable not set?)")
 
     def _describe(self, flag: str) -> str:
         flags = [name for name in self._option_string_actions if name.startswith("--")]

@@ -54,13 +54,17 @@ class Maps:
             if other != name:
                 raise ValueError(f"{folder}: both {other} and {name} belong to one input; keep one of them")
 
+    def file(self, name: str) -> str | None:
+        """Return the path of the map of an input below the folder; None where it has none."""
+        return self._files.get(_stem(name))
+
     def read(self, name: str, image: Image.Image) -> Image.Image | None:
         """Read the map of an input, in mode L, or return None where there is none.
 
         Raises:
             ValueError: The map is broken, or not of the input's size.
         """
-        file = self._files.get(_stem(name))
+        file = self.file(name)
         if file is None:
             return None
         try:
@@ -113,6 +117,15 @@ class Inputs:
     fit: str
     masks: Masks | None = None
     strengths: Maps | None = None
+
+    def files(self, name: str) -> dict[str, tuple[Path, str]]:
+        """Return what `load` reads, as a folder and a path in it: 'image', 'mask' and 'strength'."""
+        found = {"image": (self.input_dir, name)}
+        maps = {"mask": self.masks and self.masks.maps, "strength": self.strengths}
+        for role, pictures in maps.items():
+            if pictures is not None and (file := pictures.file(name)) is not None:
+                found[role] = pictures.folder, file
+        return found
 
     def load(self, name: str) -> dict[str, Tensor]:
         """Read an input.

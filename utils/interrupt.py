@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 
 
 class RunInterruptedError(Exception):
@@ -33,9 +34,9 @@ class Interruption:
 
 @contextmanager
 def deferred() -> Iterator[Interruption]:
-    """Let signals only be remembered, so that nothing is cut off."""
+    """Let signals only be remembered, so that nothing is cut off; a terminal that goes away ends nothing."""
     interruption = Interruption()
-    with _handled_by(interruption.request):
+    with _handled_by(interruption.request), _handled_by(signal.SIG_IGN, _HANGUP):
         yield interruption
 
 
@@ -47,11 +48,11 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler) -> Iterator[None]:
+def _handled_by(handler, signals: tuple[signal.Signals, ...] = _SIGNALS) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread do this
         yield
         return
-    before = [(number, signal.signal(number, handler)) for number in _SIGNALS]
+    before = [(number, signal.signal(number, handler)) for number in signals]
     try:
         yield
     finally:

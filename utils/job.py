@@ -94,6 +94,7 @@ class Job:
         compute: Callable[[list[Item], dict[str, Tensor]], list[Any]],
         save: Callable[[Item, Any], None],
         fail: Callable[[Item, str], None],
+        check: Callable[[], None] = lambda: None,
     ):
         """
         Args:
@@ -102,9 +103,10 @@ class Job:
             compute: Items and their tensors, stacked, to the output of each.
             save: Item and its output, in a thread; a ValueError is that item's failure.
             fail: Told of each item that has no result, and why.
+            check: Called before each item; raises where the job is to end.
         """
         self._load, self._compute, self._save, self._fail = load, compute, save, fail
-        self._micro_batch, self.outcome = micro_batch, Outcome()
+        self._check, self._micro_batch, self.outcome = check, micro_batch, Outcome()
         self._saving: deque[tuple[Item, Future]] = deque()
 
     def run(self, items: list[Item]) -> Outcome:
@@ -117,6 +119,7 @@ class Job:
             try:
                 batch: list[tuple[Item, dict[str, Tensor]]] = []
                 for item, future in self._ahead(items, readers):
+                    self._check()
                     tensors = self._loaded(item, future)
                     batch += [] if tensors is None else [(item, tensors)]
                     if len(batch) >= self._micro_batch.size:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from utils import images
 
-FOLDER, SUFFIX = "latents", ".safetensors"
+SUFFIX = ".safetensors"
 
 
 def encode_latent(latent: Tensor, made_by: dict[str, object]) -> bytes:
@@ -26,6 +26,10 @@ class Latents:
     input_dir: Path
     made_by: dict[str, object]
     """What must have made them, or they are of another space."""
+
+    def files(self, name: str) -> dict[str, tuple[Path, str]]:
+        """Return what `load` reads, as a folder and a path in it."""
+        return {"latent": (self.input_dir, name)}
 
     def load(self, name: str) -> dict[str, Tensor]:
         """Read a latent.

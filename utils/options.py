@@ -5,6 +5,7 @@ Imports nothing heavy, as `utils.command_line`.
 
 import argparse
 import difflib
+import os
 from pathlib import Path
 
 from utils.command_line import (
@@ -308,6 +309,8 @@ def check_paths(args: argparse.Namespace) -> None:
             problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
     if args.save_dir.exists() and not args.save_dir.is_dir():
         problems.append(f"--save_dir {args.save_dir}: is a file; give a folder, it need not exist yet")
+    elif (reason := _why_not_writable(args.save_dir)) and not args.dry_run:
+        problems.append(f"--save_dir {args.save_dir}: {reason}; give another folder")
     for flag in ("input_dir", "mask_dir", "strength_dir"):
         path = getattr(args, flag, None)
         if path is not None and args.save_dir.resolve() == path.resolve():
@@ -346,6 +349,16 @@ def missing_files(args: argparse.Namespace) -> list[str]:
             config = check(flag, Path(words[0])) if len(words) == 2 else None
             setattr(args, flag, [config, parse(flag, words[-1])])
     return problems
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Say why nothing can be written to a folder, which need not exist yet; '' where something can."""
+    for place in (folder, *folder.absolute().parents):
+        if os.path.lexists(place):
+            if not place.is_dir():
+                return f"{place} is a file" if place.exists() else f"{place} is a link that leads to nothing"
+            return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written to"
+    return ""
 
 
 def _what_is_there(path: Path) -> str:

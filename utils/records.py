@@ -4,40 +4,26 @@ The files of an item are written under temporary names, then recorded, then rena
 killed between any two of these: what was recorded is renamed by the next run, what was not is done again.
 """
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from utils import files
+from utils import files, logs
 from utils.job import Item, ItemError
 from utils.log import log
+from utils.origin import Origin
+from utils.quote import plain
 
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The files of an item: relative path -> (size in bytes, SHA-256)."""
-
-    files: dict[str, tuple[int, str]]
-    token: str
-    """Of the process that wrote them; part of the temporary names."""
-
-
-def read_logs(save_dir: Path) -> Iterator[tuple[str, dict]]:
-    """Read all lines that were written whole, with the token of their process; the first is its header."""
-    for path in sorted((save_dir / files.SCRATCH).glob("*.jsonl")):
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    if line.endswith(b"\n"):
-                        yield path.stem, json.loads(line)
-                except ValueError:  # the disk was full, or the machine went down
-                    continue
+_LONGEST_PATH = 4095
+"""Bytes that a system call takes."""
 
 
 class Records:
@@ -52,38 +38,69 @@ class Records:
             replace: Files that no run recorded may be replaced.
         """
         self._save_dir, self._key, self._header, self._replace = save_dir, key, header, replace
-        self._token, self._log = uuid.uuid4().hex[:12], None
+        self._token, self._log, self._generation = uuid.uuid4().hex[:12], None, 1
         self._lock, self._folders = threading.Lock(), set[Path]()
-        self._done: dict[str, Done] = {}
         self._known: set[str] = set()
         """Paths that some run wrote."""
 
-    def missing(self, items: list[Item], verify: bool = False) -> list[Item]:
+    def missing(
+        self, items: list[Item], origin: Callable[[Item], Origin], verify: bool = False
+    ) -> list[Item]:
         """Return the items that are not done, in order.
 
-        Renames what was recorded and not yet renamed, removes what was never recorded, and reports files
-        that are not what was recorded.
+        Done is what this run recorded last of all runs, from the same inputs, and what still lies there.
+        Renames what was recorded and not yet renamed, removes what was never recorded, and says how many
+        of what was done before are made again, and why.
 
         Args:
             items: The share of this process: no other process touches their files.
-            verify: Compare contents, not only sizes.
+            origin: What an item is made from.
+            verify: Compare contents, not only sizes and times.
+
+        Raises:
+            ValueError: The logs cannot be read.
         """
-        self._read({item.target for item in items})
+        history = logs.read(self._save_dir)
+        self._generation = history.generation + 1
         temporaries = self._temporaries({temporary_stem(item.target) for item in items})
-        found = [item for item in items if not self._is_whole(item, temporaries, verify)]
+        found, stale, reasons = [], [], Counter[str]()
+        for item in items:
+            reason = self._why_not_done(item, history, temporaries, origin, verify)
+            if reason is not None:
+                found.append(item)
+            if reason:
+                stale.append(item.target)
+                reasons[reason] += 1
         for path in temporaries.values():
             path.unlink(missing_ok=True)
-        for target in self._done.keys() - {item.target for item in found}:
-            self._known.difference_update(self._done[target].files)
-        self._done.clear()  # of a long list, a hundred megabytes
+        self._known = set(history.writers)
+        if stale:
+            why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+            log.warning(f"{len(stale)} of {len(items)} were done before and are made again: {why}")
+            self._append({"stale": stale})
         return found
 
-    def commit(self, item: Item, contents: dict[str, bytes], notes: dict[str, object]) -> None:
+    def check(self, paths: Iterable[str]) -> None:
+        """Refuse an item whose files could not be written, before it is computed.
+
+        Args:
+            paths: Of its files, relative to save_dir.
+
+        Raises:
+            ItemError: A name that the disk does not take, or something in the way.
+        """
+        for path in paths:
+            self._check(path)
+
+    def commit(
+        self, item: Item, contents: dict[str, bytes], made_from: dict[str, object], notes: dict[str, object]
+    ) -> None:
         """Write the files of an item: all of them, or on the next start of the run.
 
         Args:
             item: Whose they are.
             contents: Content by path relative to save_dir.
+            made_from: What it was made from, by `Origin.record`.
             notes: What else is recorded.
 
         Raises:
@@ -94,6 +111,7 @@ class Records:
         staged = {}
         try:
             for path, content in contents.items():
+                self._check(path)
                 folder = self._folder(path)
                 staged[folder / names[path]] = self._save_dir / path
                 files.write_synced(folder / names[path], content)
@@ -101,7 +119,7 @@ class Records:
                 path: (len(content), hashlib.sha256(content).hexdigest())
                 for path, content in contents.items()
             }
-            self._append({"item": item.target, "files": sums, **notes})
+            self._append({"item": item.target, "files": sums, "made_from": made_from, **notes})
         except BaseException:
             for temporary in staged:
                 temporary.unlink(missing_ok=True)
@@ -117,17 +135,6 @@ class Records:
         """Record how this process ended."""
         self._append({"end": summary})
 
-    def _read(self, targets: set[str]) -> None:
-        keys: dict[str, str] = {}
-        for token, line in read_logs(self._save_dir):
-            if "process" in line:
-                keys[token] = line["key"]
-            elif "files" in line:
-                self._known.update(line["files"])
-                if keys.get(token) == self._key and line["item"] in targets:
-                    sums = {path: (size, digest) for path, (size, digest) in line["files"].items()}
-                    self._done[line["item"]] = Done(sums, token)
-
     def _temporaries(self, hashes: set[str]) -> dict[str, Path]:
         """Find the temporary files of items, by name."""
         return {
@@ -137,55 +144,110 @@ class Records:
             if name.endswith(".tmp") and name[1:].partition("-")[0] in hashes
         }
 
-    def _is_whole(self, item: Item, temporaries: dict[str, Path], verify: bool) -> bool:
-        done = self._done.get(item.target)
-        if done is None:
-            return False
-        names = _names(item.target, done.files, done.token)
-        for path, (size, digest) in done.files.items():
-            final = self._save_dir / path
-            temporary = temporaries.get(names[path])
-            if (
-                temporary is not None
-                and temporary.stat().st_size == size
-                and files.sha256(temporary) == digest
-            ):
-                os.replace(temporaries.pop(names[path]), final)
-            elif not final.is_file():
-                return False
-            elif final.stat().st_size != size or (verify and files.sha256(final) != digest):
-                log.warning(f"{path} is not what was written; it is made again")
-                return False
-        return True
+    def _why_not_done(
+        self,
+        item: Item,
+        history: logs.History,
+        temporaries: dict[str, Path],
+        origin: Callable[[Item], Origin],
+        verify: bool,
+    ) -> str | None:
+        """Return why an item is to be done: '' where it never was; None where it is done."""
+        head, text = history.ends.get(item.target, (None, b""))
+        if head is None or head.key != self._key or logs.is_failure(text):
+            return ""
+        line = json.loads(text)
+        if any(history.writers[path] is not head for path in line["files"]):
+            return "result replaced by another run"
+        if difference := origin(item).difference(line["made_from"], verify):
+            return difference
+        names = _names(item.target, line["files"], head.token)
+        for path, (size, digest) in line["files"].items():
+            self._rename(temporaries, names[path], path, size, digest)
+            if reason := self._damage(path, size, digest if verify else None):
+                return reason
+        return None
+
+    def _rename(self, temporaries: dict[str, Path], name: str, path: str, size: int, digest: str) -> None:
+        """Give a file that was recorded its final name, where a process died before it did."""
+        temporary = temporaries.get(name)
+        if temporary is None or temporary.stat().st_size != size or files.sha256(temporary) != digest:
+            return
+        try:
+            os.replace(temporary, self._save_dir / path)
+            del temporaries[name]
+        except OSError as error:
+            log.warning(f"{plain(path)} cannot be put in its place: {error.strerror}")
+
+    def _damage(self, path: str, size: int, digest: str | None) -> str:
+        """Say what is wrong with a file that was recorded; '' for nothing."""
+        final = self._save_dir / path
+        try:
+            status = os.lstat(final)
+            if not stat.S_ISREG(status.st_mode):
+                return "result is no file"
+            if status.st_size == size and (digest is None or files.sha256(final) == digest):
+                return ""
+        except OSError:
+            return "result gone"
+        log.warning(f"{plain(path)} is not what was written; it is made again")
+        return "result changed"
+
+    def _check(self, path: str) -> None:
+        final = self._save_dir / path
+        for part in Path(path).parts:
+            if len(os.fsencode(part)) > self._longest_name():
+                raise ItemError(
+                    f"its result would be named {plain(part, 40)}, {len(os.fsencode(part))} bytes; the disk "
+                    f"takes {self._longest_name()}; give the input a shorter name"
+                )
+        if len(os.fsencode(final.absolute())) > _LONGEST_PATH:
+            raise ItemError(
+                f"the path of its result has more than {_LONGEST_PATH} bytes; choose a shorter --save_dir"
+            )
+        try:
+            status = os.lstat(final)
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            raise ItemError(f"{plain(final.parent)} is a file where a folder belongs; remove it") from None
+        if stat.S_ISDIR(status.st_mode):
+            raise ItemError(f"{plain(final)} is a folder, in the way of a result; move it")
+        if path not in self._known and not self._replace:
+            raise ItemError(f"{final} is in the way, which no run wrote; move it, or allow --overwrite")
+
+    def _longest_name(self) -> int:
+        """Return how many bytes of a name the disk takes."""
+        return os.pathconf(self._save_dir, "PC_NAME_MAX") if self._save_dir.exists() else 255
 
     def _folder(self, path: str) -> Path:
         """Make the folder of a result, inside save_dir."""
-        final = self._save_dir / path
-        folder = final.parent
+        folder = (self._save_dir / path).parent
         with self._lock:
             if folder not in self._folders:
                 if not folder.resolve().is_relative_to(self._save_dir.resolve()):
                     raise ItemError(f"{folder} is a link that leads out of {self._save_dir}; remove it")
-                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    raise ItemError(f"{folder} is a file where a folder belongs; remove it") from None
                 self._folders.add(folder)
-        if path not in self._known and not self._replace and os.path.lexists(final):
-            raise ItemError(f"{final} is in the way, which no run wrote; move it, or allow --overwrite")
         return folder
 
     def _append(self, line: dict[str, object]) -> None:
         with self._lock:
             if self._log is None:
-                path = self._save_dir / files.SCRATCH / f"{self._token}.jsonl"
+                path = logs.folder(self._save_dir) / f"{self._token}{logs.SUFFIX}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._log = path.open("ab", buffering=0)
-                self._write({"process": self._header, "key": self._key})
+                self._write({"process": self._header, "key": self._key, "generation": self._generation})
             self._write(line)
 
     def _write(self, line: dict[str, object]) -> None:
         data = json.dumps({**line, "time": round(time.time(), 3)}).encode() + b"\n"
         written = self._log.write(data)
         if written != len(data):  # a disk that is full takes part of it
-            raise OSError(28, "No space left on device", self._log.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._log.name)
         os.fsync(self._log.fileno())
 
 
@@ -194,6 +256,6 @@ def temporary_stem(target: str) -> str:
     return hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
-def _names(target: str, paths, token: str) -> dict[str, str]:
+def _names(target: str, paths: Iterable[str], token: str) -> dict[str, str]:
     """Name the temporary files of an item: short, and known to whoever takes over the item."""
     return {path: f".{temporary_stem(target)}-{token}-{number}.tmp" for number, path in enumerate(paths)}

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from utils import files, page
+from utils import files, logs, page
 from utils.job import Item
 from utils.log import log
-from utils.records import read_logs
 
 NAME, FAILURES = "report.json", "failures.jsonl"
 _PACKAGES = ("torchvision", "accelerate", "pillow", "safetensors")
@@ -37,69 +36,60 @@ def write(save_dir: Path, key: str, items: list[Item], about: page.About | None 
         items: All its items.
         about: What its page shows beside them; None for no page.
     """
-    scratch = save_dir / files.SCRATCH
+    scratch = logs.folder(save_dir)
     with _lock(scratch / "lock"):
-        processes, latest = _gather(save_dir, key)
-        found = [latest[item.target] for item in items if item.target in latest]
-        failures = [end for end in found if isinstance(end, _Failed)]
-        done = [end for end in found if isinstance(end, _Done)]
+        history = logs.read(save_dir)
+        ends = {item.target: _end(history, key, item.target) for item in items}
+        failures = [end for end in ends.values() if isinstance(end, _Failed)]
+        done = [end for end in ends.values() if isinstance(end, _Done)]
         report = {
             "items": len(items),
             "done": len(done),
             "failed": len(failures),
-            "missing": len(items) - len(found),
+            "missing": len(items) - len(done) - len(failures),
             "network_evaluations": sum(end.calls for end in done),
             "seconds_per_item": round(sum(end.seconds for end in done) / max(1, len(done)), 4),
             "precisions": dict(sorted(Counter(end.precision for end in done).items())),
-            "processes": list(processes.values()),
+            "processes": [
+                {**head.process, "started": head.started, **ended}
+                for head, ended in history.processes
+                if head.key == key
+            ],
             "key": key,
         }
         files.write_atomically(save_dir / NAME, json.dumps(report, indent=1).encode(), scratch)
         lines = [json.dumps({"input": end.input, "reason": end.reason}) + "\n" for end in failures]
         files.write_atomically(save_dir / FAILURES, "".join(lines).encode(), scratch)
         if about:
-            text = page.render(save_dir, about, report, (_entry(item, latest) for item in items))
+            text = page.render(save_dir, about, report, (_entry(item, ends[item.target]) for item in items))
             files.write_atomically(save_dir / page.NAME, text.encode("utf-8", "replace"), scratch)
 
 
 class _Done(NamedTuple):
-    time: float
     calls: float
     seconds: float
     precision: str
 
 
 class _Failed(NamedTuple):
-    time: float
     input: str
     reason: str
 
 
-def _gather(save_dir: Path, key: str) -> tuple[dict[str, dict], dict[str, _Done | _Failed]]:
-    """Return the processes of a run, and the last that was recorded of each item."""
-    processes: dict[str, dict] = {}
-    latest: dict[str, _Done | _Failed] = {}
-    for token, line in read_logs(save_dir):
-        if "process" in line:
-            if line["key"] == key:
-                processes[token] = {**line["process"], "started": line["time"]}
-        elif token not in processes:
-            continue
-        elif "end" in line:
-            processes[token] |= line["end"]
-        else:
-            now = (
-                _Failed(line["time"], line["input"], line["failed"])
-                if "failed" in line
-                else _Done(line["time"], line["calls"], line["seconds"], sys.intern(line["precision"]))
-            )
-            if line["item"] not in latest or now.time >= latest[line["item"]].time:
-                latest[line["item"]] = now
-    return processes, latest
+def _end(history: logs.History, key: str, target: str) -> _Done | _Failed | None:
+    """Return what became of an item in this run; None where it is not done yet."""
+    head, text = history.ends.get(target, (None, b""))
+    if head is None or head.key != key:
+        return None
+    line = json.loads(text)
+    if "failed" in line:
+        return _Failed(line["input"], line["failed"])
+    if any(history.writers[path] is not head for path in line["files"]):
+        return None
+    return _Done(line["calls"], line["seconds"], sys.intern(line["precision"]))
 
 
-def _entry(item: Item, latest: dict[str, _Done | _Failed]) -> page.Entry:
-    end = latest.get(item.target)
+def _entry(item: Item, end: _Done | _Failed | None) -> page.Entry:
     if isinstance(end, _Failed):
         return page.Entry(item.name, item.target, "failed", end.reason)
     return page.Entry(item.name, item.target, "missing" if end is None else "done")

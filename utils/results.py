@@ -9,7 +9,7 @@ from torch import Tensor
 from utils import images, paths
 from utils.job import Item, ItemError
 
-STRIPS, SHEETS, TRAJECTORIES = "comparison", "sheets", "trajectory"
+STRIPS, SHEETS, TRAJECTORIES, LATENTS = "comparison", "sheets", "trajectory", "latents"
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
 _WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
@@ -64,14 +64,36 @@ class Writer:
     """Also strips of input, noise and result."""
     parameters: dict[str, object] | None
     """What the PNG files record of how they were made; None for nothing."""
+    folders: tuple[str, ...] = ("",)
+    """Of the results of an item, below save_dir."""
+    trajectory: bool = False
+    """Also the way to each result."""
+    latents: bool = False
+    """Also the latent of each item."""
 
-    def encode(self, item: Item, guide: Tensor | None, results: list[Result]) -> dict[str, bytes]:
+    def paths(self, item: Item) -> list[str]:
+        """List all files of an item, relative to save_dir."""
+        stem = item.target.removesuffix(".png")
+        found = [_path(folder, item.target) for folder in self.folders]
+        if self.comparison:
+            found += [_path(STRIPS, path) for path in found]
+        if self.trajectory:
+            ways = [_path(TRAJECTORIES, folder, stem) for folder in self.folders]
+            found += [way + suffix for way in ways for suffix in (".png", _ANIMATION)]
+        if self.latents:
+            found.append(_path(LATENTS, f"{stem}.safetensors"))
+        return found + ([_path(SHEETS, item.target)] if len(self.folders) > 1 else [])
+
+    def encode(
+        self, item: Item, guide: Tensor | None, results: list[Result], notes: dict[str, object]
+    ) -> dict[str, bytes]:
         """Encode all results of an item, and a contact sheet where there are several.
 
         Args:
             item: What was done.
             guide: Its input, [C, H, W] in [-1, 1], where there is one.
             results: What came of it.
+            notes: What the PNG files record of it beside the parameters.
 
         Returns:
             Content of each file, by path relative to save_dir.
@@ -87,7 +109,7 @@ class Writer:
         pictures = [images.to_image(result.image) for result in results]
         files: dict[str, bytes] = {}
         for result, picture in zip(results, pictures, strict=True):
-            text = self._text(item, result)
+            text = self._text(item, notes, result)
             files[_path(result.folder, item.target)] = images.encode_png(picture, text)
             if self.comparison:
                 shown = [guide, result.before, result.image, result.after]
@@ -102,15 +124,15 @@ class Writer:
             files.update(result.files)
         if len(results) > 1:
             sheet = images.strip([*([] if guide is None else [images.to_image(guide)]), *pictures])
-            files[_path(SHEETS, item.target)] = images.encode_png(sheet, self._text(item, *results))
+            files[_path(SHEETS, item.target)] = images.encode_png(sheet, self._text(item, notes, *results))
         return files
 
-    def _text(self, item: Item, *results: Result) -> dict[str, str]:
+    def _text(self, item: Item, notes: dict[str, object], *results: Result) -> dict[str, str]:
         if self.parameters is None:
             return {}
-        notes = {key: [result.notes[key] for result in results] for key in results[0].notes}
-        own = {key: values[0] if len(values) == 1 else values for key, values in notes.items()}
-        return {"parameters": json.dumps({**self.parameters, "sample": item.sample, **own})}
+        lists = {key: [result.notes[key] for result in results] for key in results[0].notes}
+        own = {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+        return {"parameters": json.dumps({**self.parameters, **notes, "sample": item.sample, **own})}
 
 
 def _timing(num_frames: int) -> list[int]:

@@ -1,6 +1,7 @@
 """A run of either method over its items: what is missing is read, computed, written and reported."""
 
 import argparse
+import contextlib
 import errno
 import platform
 import time
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils import command_line, interrupt, job, page, report, run_key
+from utils import command_line, interrupt, job, page, report, run_key, shares
 from utils.inputs import Inputs
 from utils.latents import Latents
 from utils.launch import Launch, Progress
 from utils.log import log
+from utils.origin import Origin
 from utils.records import Records
 from utils.results import SHEETS, STRIPS, TRAJECTORIES, Result, Writer
 
@@ -23,7 +25,24 @@ Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""
 Build = Callable[[Launch], tuple[Sampler, list[nn.Module]]]
 """Loads the networks; returns the method on a batch, and the networks that it calls."""
-_ONE_FILE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
+_ONE_FILE = (
+    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
+)
+
+
+def check(args: argparse.Namespace, launch: Launch, settings: dict[str, object]) -> None:
+    """Refuse a save_dir that is another run's, or that another process is at work on; change nothing.
+
+    Raises:
+        ValueError: Such a folder, or one that cannot be read.
+    """
+    shares.check(args.save_dir, _share(args, launch))
+    run_key.check(args.save_dir, settings, args.overwrite)
+
+
+def _share(args: argparse.Namespace, launch: Launch) -> shares.Share:
+    return shares.Share(0, 1).part(*(args.shard or (0, 1))).part(launch.rank, launch.world_size)
 
 
 class Method:
@@ -89,6 +108,7 @@ class Run:
         settings: dict[str, object],
         parameters: dict[str, object],
         folders: list[str],
+        labels: dict[str, int] | None = None,
     ):
         """
         Args:
@@ -100,9 +120,12 @@ class Run:
             settings: What makes it this run, from `run_key.run_settings`.
             parameters: What the PNG files record of how they were made, beside what is common.
             folders: Those of the results below save_dir: [''] where an item has one result.
+            labels: The class of each input by its relative path, where they differ.
         """
         self._args, self._launch, self._items = args, launch, items
         self._inputs, self._method, self._settings = inputs, method, settings
+        self._labels, self._made_from = labels, dict[job.Item, dict[str, object]]()
+        self._share = _share(args, launch)
         common = {
             "config": args.config.name,
             "weights": args.weights.name,
@@ -110,7 +133,13 @@ class Run:
             "respace_type": args.respace_type,
             "fit": args.fit,
         }
-        self._parameters = None if args.no_metadata else {**parameters, **common}
+        self._writer = Writer(
+            args.comparison,
+            None if args.no_metadata else {**parameters, **common},
+            (*folders,),
+            bool(args.trajectory),
+            latents=getattr(args, "save_latents", False),
+        )
         self._key = run_key.key(settings)
         self._about = None if args.no_report else self._describe(parameters["method"], folders)
         self._records = Records(args.save_dir, self._key, self._process(), args.overwrite)
@@ -129,8 +158,27 @@ class Run:
             trajectories=TRAJECTORIES if args.trajectory else None,
         )
 
+    def prepare(self) -> None:
+        """Make save_dir the folder of this run, take its share of the items, and find what is missing.
+
+        Raises:
+            ValueError: Another process is at it, what is there cannot be read, or nothing can be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(shares.held(self._args.save_dir, self._share))
+                run_key.write(self._args.save_dir, self._settings)
+                mine = self._items[self._share.first :: self._share.step]
+                missing = self._records.missing(mine, self._origin, self._args.verify)
+            except OSError as error:
+                raise ValueError(f"--save_dir {self._args.save_dir}: cannot be written: {error}") from None
+            self._held = stack.pop_all()
+        if len(missing) < len(mine):
+            log.info(f"{len(mine) - len(missing)} of {len(mine)} were done before")
+        self._missing = missing
+
     def do(self, calls_per_item: int) -> int:
-        """Do what is missing.
+        """Do what `prepare` found missing.
 
         Args:
             calls_per_item: Network calls that the method makes for an item, for the progress.
@@ -140,24 +188,19 @@ class Run:
             more, and the same command goes on. One of several processes returns 0 in place of 3: a
             launcher would stop the others, which still have work.
         """
-        with interrupt.deferred() as interruption, torch.inference_mode():
+        with self._held, interrupt.deferred() as interruption, torch.inference_mode():
             return self._do(calls_per_item, interruption)
 
     def _do(self, calls_per_item: int, interruption: interrupt.Interruption) -> int:
         start, stopped = time.monotonic(), None
-        run_key.write(self._args.save_dir, self._settings)
-        mine = job.share(self._items, *(self._args.shard or (0, 1)))
-        mine = job.share(mine, self._launch.rank, self._launch.world_size)
-        missing = self._records.missing(mine, self._args.verify)
-        if len(missing) < len(mine):
-            log.info(f"{len(mine) - len(missing)} of {len(mine)} were done before")
-        self._progress = Progress(len(missing), calls_per_item, self._launch.rank)
+        self._progress = Progress(len(self._missing), calls_per_item, self._launch.rank)
         self._method.watch(interruption.check, self._progress.network_called)
         given = self._args.micro_batch or self._launch.micro_batch
         self._micro_batch = job.MicroBatch(None if given == command_line.AUTO else given)
-        work = job.Job(self._micro_batch, self._load, self._compute, self._save, self._fail)
+        steps = (self._load, self._compute, self._save, self._fail)
+        work = job.Job(self._micro_batch, *steps, check=interruption.check)
         try:
-            work.run(missing)
+            work.run(self._missing)
         except interrupt.RunInterruptedError:
             stopped = "interrupted"
         except OSError as error:
@@ -168,6 +211,10 @@ class Run:
             return command_line.EXIT_INTERRUPTED
         alone = self._launch.world_size == 1
         return command_line.EXIT_SOME_FAILED if work.outcome.num_failed and alone else command_line.EXIT_DONE
+
+    def _origin(self, item: job.Item) -> Origin:
+        facts = {} if self._labels is None else {"class": self._labels[item.name]}
+        return Origin(self._inputs.files(item.name), facts)
 
     def _process(self) -> dict[str, object]:
         launch = self._launch
@@ -182,7 +229,12 @@ class Run:
         }
 
     def _load(self, item: job.Item) -> dict[str, Tensor]:
-        return self._inputs.load(item.name)
+        self._records.check(self._writer.paths(item))
+        origin = self._origin(item)
+        before = origin.look()
+        tensors = self._inputs.load(item.name)
+        self._made_from[item] = origin.record(before)
+        return tensors
 
     def _compute(self, items: list[job.Item], tensors: dict[str, Tensor]) -> list[tuple[Any, ...]]:
         """Return what is saved of each item: its input, its results, their precision and cost."""
@@ -195,11 +247,10 @@ class Run:
 
     def _save(self, item: job.Item, output: tuple[Any, ...]) -> None:
         guide, results, dtype, cost = output
-        precision = {"precision": _name(dtype)}
-        parameters = None if self._parameters is None else self._parameters | precision
-        contents = Writer(self._args.comparison, parameters).encode(item, guide, results)
+        precision, made_from = {"precision": _name(dtype)}, self._made_from.pop(item)
+        contents = self._writer.encode(item, guide, results, precision)
         try:
-            self._records.commit(item, contents, cost | precision)
+            self._records.commit(item, contents, made_from, cost | precision)
         except OSError as error:
             if error.errno not in _ONE_FILE:
                 raise
@@ -207,6 +258,7 @@ class Run:
 
     def _fail(self, item: job.Item, reason: str) -> None:
         self._progress.skipped(1)
+        self._made_from.pop(item, None)
         log.error(f"failed: {item.name}: {reason}")
         self._records.fail(item, reason)
 

@@ -71,7 +71,7 @@ def check(save_dir: Path, settings: dict[str, object], overwrite: bool) -> None:
         return
     try:
         before = json.loads(path.read_bytes())["settings"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path}: is broken; remove it, or start again with --overwrite") from None
     if differences := compare(before, settings):
         raise ValueError(

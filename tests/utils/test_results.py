@@ -15,7 +15,7 @@ ITEM = Item("deep/a.jpg", 0, "deep/a.png")
 
 def written(trajectory):
     result = Result(trajectory[-1], folder="to_b", trajectory=trajectory)
-    return Writer(False, None).encode(ITEM, None, [result])
+    return Writer(False, None).encode(ITEM, None, [result], {})
 
 
 def grey(num_frames, channels=3):
@@ -67,7 +67,7 @@ def test_the_same_frames_are_the_same_bytes():
 
 
 def test_nothing_is_written_of_a_way_that_was_not_asked_for():
-    assert list(Writer(False, None).encode(ITEM, None, [Result(grey(2)[0])])) == ["deep/a.png"]
+    assert list(Writer(False, None).encode(ITEM, None, [Result(grey(2)[0])], {})) == ["deep/a.png"]
 
 
 @pytest.mark.parametrize("key", ["image", "before", "after", "trajectory"])

@@ -16,7 +16,7 @@ from utils import latents, log
 from utils.assemble.networks import Swap
 from utils.job import Item
 from utils.noise import item_noise
-from utils.results import Result
+from utils.results import LATENTS, Result
 
 
 class Side(NamedTuple):
@@ -106,7 +106,7 @@ class Translator:
         files = []
         for item, row in zip(items, latent, strict=True):
             made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
-            path = f"{latents.FOLDER}/{item.target.removesuffix('.png')}{latents.SUFFIX}"
+            path = f"{LATENTS}/{item.target.removesuffix('.png')}{latents.SUFFIX}"
             files.append({path: latents.encode_latent(row, made_by)})
         return files
 
