@@ -63,7 +63,7 @@ def check(save_dir: Path, settings: dict[str, object], overwrite: bool) -> None:
         return
     path = save_dir / NAME
     if not path.exists():
-        if any(save_dir.rglob("*.png")):
+        if any(path.is_file() for path in save_dir.rglob("*.png")):
             raise ValueError(
                 f"--save_dir {save_dir}: holds pictures but no {NAME}, so what made them is not known; "
                 "choose another folder, or replace them with --overwrite"

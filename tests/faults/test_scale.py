@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -51,7 +52,7 @@ def link(source, names):
             os.link(first, source.parent / name)
 
 
-def pretend_done(save_dir, names, key):
+def pretend_done(input_dir, save_dir, names, key):
     """Make the folder that a run leaves which did all these inputs."""
     content = b"a result"
     (save_dir / SCRATCH / "result").write_bytes(content)
@@ -59,7 +60,12 @@ def pretend_done(save_dir, names, key):
     digest = hashlib.sha256(content).hexdigest()
     cost = {"calls": 1.0, "seconds": 0.1, "precision": "float32", "time": 1.0}
     lines = [{"process": {}, "key": key, "time": 1.0}]
-    lines += [{"item": name, "files": {name: [len(content), digest]}, **cost} for name in names]
+    read = hashlib.sha256((input_dir / names[0]).read_bytes()).hexdigest()
+    for name in names:
+        seen = os.stat(input_dir / name)
+        image = [name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, read]
+        done = {"item": name, "files": {name: [len(content), digest]}, "made_from": {"image": image}}
+        lines.append(done | cost)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (save_dir / SCRATCH / "earlier.jsonl").write_text(text)
 
@@ -76,11 +82,21 @@ def test_a_long_list_starts_quickly_and_stays_small(case, tmp_path, pytestconfig
     (case.save_dir / "last.png").unlink()
     names = [f"{i:06d}.png" for i in range(num_inputs)]
     link(case.input_dir / "last.png", names)
-    pretend_done(case.save_dir, names, key)
+    pretend_done(case.input_dir, case.save_dir, names, key)
     seconds, mib = run(case, case.save_dir)
     report = json.loads((case.save_dir / "report.json").read_text())
     assert (report["items"], report["done"]) == (num_inputs + 1, num_inputs + 1)
+    assert len(set(report["precisions"])) == 1
     more_s, more_mib = seconds - alone_s, mib - alone_mib
     print(f"{num_inputs} inputs: {more_s:.1f} s and {more_mib:.0f} MiB more than one; {os.cpu_count()} cores")
+    changed = random.Random(0).sample(names, 3)
+    for name in changed:  # one file of many names: give each its own
+        (case.input_dir / name).unlink()
+        Image.new("RGB", (16, 16), "red").save(case.input_dir / name)
+    before = {name: (case.save_dir / name).stat().st_mtime_ns for name in names}
+    run(case, case.save_dir)
+    assert [name for name in names if (case.save_dir / name).stat().st_mtime_ns != before[name]] == sorted(
+        changed
+    )
     assert more_s < LIMIT_S
     assert more_mib < LIMIT_MIB
