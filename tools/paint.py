@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             place = launch.start(args.cpu, args.precision)
             painter = paint_edits.Painter(edit_options(args), place)
             queue, token = paint_queue.Queue(), secrets.token_urlsafe(24)
-            server = make_server(paint_server.make_app(painter, queue, token))
+            server = make_server(paint_server.make_app(painter, queue, token), token)
             address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/"
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes the signal on when it has ended
                 print(f"paint at {address}\n(this machine only; Ctrl-C ends it)", flush=True)
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def edit_options(args: argparse.Namespace) -> argparse.Namespace:
     """Return the options that sample_sdedit.py has by default, with those that were given here."""
-    words = ["--weights", "", "--input_dir", ".", "--save_dir", ".", "--t0", "0.5"]
+    words = ["--weights", "-", "--input_dir", ".", "--save_dir", ".", "--t0", "0.5"]
     defaults = sample_sdedit.build_parser().parse_args(words)
     chosen = ("config", "weights", "sampler", "precision", "cpu", "overrides")
     given = {key: getattr(args, key) for key in chosen}
@@ -95,9 +95,11 @@ def listen(number: int) -> socket.socket:
     return listener
 
 
-def make_server(app):
+def make_server(app, token: str):
     """Return what serves the page."""
     import uvicorn
+
+    from tools.paint_connections import protocol_for
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -107,7 +109,7 @@ def make_server(app):
             access_log=False,  # the token is part of every path
             log_level="warning",
             server_header=False,
-            limit_concurrency=64,
+            http=protocol_for(token),
             timeout_graceful_shutdown=1,
         )
     )

@@ -95,7 +95,7 @@ def make_painter(config, weights) -> paint_edits.Painter:
 def served(painter):
     """Serve a painter on a free port; yields the client."""
     queue, listener = paint_queue.Queue(), paint.listen(0)
-    server = paint.make_server(paint_server.make_app(painter, queue, TOKEN))
+    server = paint.make_server(paint_server.make_app(painter, queue, TOKEN), TOKEN)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -1,6 +1,8 @@
 """The paint page over HTTP: who may ask, what is refused, whose turn it is; its edits are the command's."""
 
 import base64
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -21,8 +23,8 @@ from tests.test_docs import described, flags
 pytest.importorskip("starlette", reason="pip install -r requirements-paint.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-paint.txt")
 
-from tests.tools.paint_case import Client, body, left_half, make_painter, painting, png, served
-from tools import paint, paint_edits, paint_queue, paint_server
+from tests.tools.paint_case import TOKEN, Client, body, left_half, make_painter, painting, png, served
+from tools import paint, paint_connections, paint_edits, paint_queue, paint_server
 
 MASK = base64.b64encode(png(left_half())).decode()
 
@@ -214,6 +216,28 @@ def test_two_users_are_served_in_turn(painter):
         gated.steps.release(9)
         assert client.wait(second, "done")["step"] == 6
         assert client.status(first)["state"] == "done"
+
+
+def test_connections_that_say_nothing_keep_nobody_out(painter, monkeypatch):
+    monkeypatch.setattr(paint_connections, "MAX_SECONDS", 1)
+    with served(painter) as client:
+        kept = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
+        kept.request("GET", f"/{TOKEN}/model", headers={"Host": "localhost"})
+        assert kept.getresponse().read()
+        strangers = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(70)]
+        for i, stranger in enumerate(strangers):
+            stranger.sendall([b"", b"GET /", b"POST /x HTTP/1.1\r\nContent-Length: 9\r\nHost: a"][i % 3])
+        start = time.monotonic()
+        assert client.ask("GET", "model")[0] == 200
+        kept.request("GET", f"/{TOKEN}/model", headers={"Host": "localhost"})  # known, so not closed
+        assert kept.getresponse().read()
+        assert time.monotonic() - start < 1
+        for stranger in strangers:
+            stranger.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+            stranger.close()
+        kept.close()
 
 
 def test_edits_are_cancelled(painter):
