@@ -16,6 +16,7 @@ COUNTS = {
     "--hostile_images": 40,
     "--hostile_configs": 40,
     "--hostile_checkpoints": 30,
+    "--fault_seed": 0,
     "--big_checkpoint": 0,  # 1 makes a file of 2.2 GB
 }
 """What tests/faults does in CI; docs/reliability.md names the full counts."""
