@@ -4,14 +4,15 @@ A process reads the logs before it writes one, and numbers its own one higher th
 decides what came last. Lines that are not what a process writes are passed over.
 """
 
+import functools
 import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from utils import files
 from utils.log import log
@@ -19,6 +20,11 @@ from utils.log import log
 SUFFIX = ".jsonl"
 _MOST = 1e15
 """Of any number in a line."""
+_OFFSET_BITS = 44
+"""Of the place of a line; the number of its log is above."""
+_MOST_OPEN = 64
+"""Of the logs at one time: a run of many shares has many."""
+_decode = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +43,88 @@ class Log:
     """What is recorded of it."""
 
 
-@dataclass(slots=True)
-class History:
-    """What all logs together say."""
+class Failed(NamedTuple):
+    """An item that has no result."""
 
-    ends: dict[str, tuple[Log, bytes]]
-    """The last line of each item that has one, by its target."""
-    writers: dict[str, Log]
-    """Whose each path below save_dir is now: the last that wrote it."""
-    processes: list[tuple[Log, dict[str, object]]]
-    """Each process, and how it ended where it said so."""
+    head: Log
+    input: str
+    reason: str
+
+
+class History:
+    """What all logs together say; of 100,000 items it keeps where their lines are, not what these say."""
+
+    def __init__(self):
+        self.failed: dict[str, Failed] = {}
+        """Items whose last line says so, by their target."""
+        self.writers: dict[str, Log] = {}
+        """Whose each path below save_dir is now: the last that wrote it."""
+        self.processes: list[tuple[Log, dict[str, object]]] = []
+        """Each process, and how it ended where it said so."""
+        self._paths: list[Path] = []
+        self._open = functools.lru_cache(_MOST_OPEN)(lambda number: self._paths[number].open("rb"))
+        self._places: dict[str, int] = {}
+        """Of the line of each item that is done: number of the log, and offset."""
 
     @property
     def generation(self) -> int:
         """The highest of all logs; 0 where there is none."""
         return max((head.generation for head, _ in self.processes), default=0)
+
+    def done(self, target: str, key: str) -> dict | None:
+        """Return the line of an item that a run did, None where its last line is another.
+
+        Args:
+            target: Of the item.
+            key: Of the run.
+        """
+        place = self._places.get(target)
+        if place is None:
+            return None
+        head, _ = self.processes[place >> _OFFSET_BITS]
+        if head.key != key:
+            return None
+        file = self._open(place >> _OFFSET_BITS)
+        file.seek(place & (1 << _OFFSET_BITS) - 1)
+        line = _loads(file.readline())
+        if "files" not in line:  # somebody cut the log off since it was read
+            return None
+        line["token"] = head.token
+        return line if all(self.writers[path] is head for path in line["files"]) else None
+
+    def read(self, head: Log, path: Path) -> None:
+        """Add the log of a process, after all those that count less."""
+        ended: dict[str, object] = {}
+        number, offset = len(self.processes), 0
+        self._paths.append(path)
+        for text in self._open(number):
+            line = _parse(text)
+            if "files" in line:
+                self._finished(line["item"], head, line["files"], number << _OFFSET_BITS | offset)
+            elif "failed" in line:
+                self._fail(line["item"], Failed(head, line["input"], line["failed"]))
+            elif "stale" in line:
+                for target in line["stale"]:
+                    self._places.pop(target, None)
+                    self.failed.pop(target, None)
+            elif "end" in line:
+                ended = line["end"]
+            offset += len(text)
+        self.processes.append((head, ended))
+
+    def _finished(self, target: str, head: Log, paths: Iterable[str], place: int) -> None:
+        self._places[target] = place
+        self.failed.pop(target, None)
+        for path in paths:
+            self.writers[target if path == target else path] = head  # one string for both, mostly
+
+    def _fail(self, target: str, failed: Failed) -> None:
+        """Take note of a failure, unless a process at work at the same time did what failed here."""
+        place = self._places.get(target)
+        generations = [head.generation for head, _ in self.processes] + [failed.head.generation]
+        if place is None or generations[place >> _OFFSET_BITS] < failed.head.generation:
+            self._places.pop(target, None)
+            self.failed[target] = failed
 
 
 def read(save_dir: Path) -> History:
@@ -60,40 +133,14 @@ def read(save_dir: Path) -> History:
     Raises:
         ValueError: The folder of the logs is a link, or cannot be read.
     """
-    history = History({}, {}, [])
+    history = History()
     for head, path in sorted(_heads(save_dir), key=lambda found: _order(found[0])):
-        ended: dict[str, object] = {}
-        with path.open("rb") as file:
-            for text in file:
-                line = _parse(text)
-                if "files" in line:
-                    history.ends[line["item"]] = head, text
-                    history.writers.update(dict.fromkeys(line["files"], head))
-                elif "failed" in line:
-                    _fail(history, head, line["item"], text)
-                elif "stale" in line:
-                    for target in line["stale"]:
-                        history.ends.pop(target, None)
-                elif "end" in line:
-                    ended = line["end"]
-        history.processes.append((head, ended))
+        history.read(head, path)
     return history
 
 
 def _order(head: Log) -> tuple[int, float, str]:
     return head.generation, head.started, head.token
-
-
-def _fail(history: History, head: Log, target: str, text: bytes) -> None:
-    """Take note of a failure, unless a process at work at the same time did what failed here."""
-    before = history.ends.get(target)
-    if before is None or before[0].generation < head.generation or is_failure(before[1]):
-        history.ends[target] = head, text
-
-
-def is_failure(text: bytes) -> bool:
-    """Whether the last line of an item says that it failed."""
-    return "failed" in json.loads(text)
 
 
 def folder(save_dir: Path) -> Path:
@@ -142,7 +189,7 @@ def _head(token: str, file: BinaryIO) -> Log:
 def _loads(text: bytes) -> dict:
     """Parse a line that was written whole; {} for anything else."""
     try:
-        line = json.loads(text) if text.endswith(b"\n") else None  # the disk was full, or power failed
+        line = _decode(text.decode()) if text.endswith(b"\n") else None  # the disk was full, or power failed
     except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
@@ -163,13 +210,14 @@ def _parse(text: bytes) -> dict:
 
 
 def _is_done(line: dict) -> bool:
-    sums, made_from = line["files"], line.get("made_from")
+    sums = line["files"]
     return (
         isinstance(line.get("item"), str)
         and isinstance(sums, dict)
         and all(_is_inside(path) and _is_sum(entry) for path, entry in sums.items())
-        and isinstance(made_from, dict)
-        and all(_is_number(line.get(key)) for key in ("calls", "seconds"))
+        and isinstance(line.get("made_from"), dict)
+        and _is_number(line.get("calls"))
+        and _is_number(line.get("seconds"))
         and isinstance(line.get("precision"), str)
     )
 
@@ -180,7 +228,7 @@ def _is_sum(entry: object) -> bool:
 
 def _is_inside(path: str) -> bool:
     """Whether a recorded path stays below save_dir: what was damaged may say anything."""
-    return bool(path) and "\0" not in path and path[0] != "/" and ".." not in PurePosixPath(path).parts
+    return bool(path) and "\0" not in path and path[0] != "/" and ".." not in path.split("/")
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from utils import files, logs
@@ -40,7 +40,7 @@ class Records:
         self._save_dir, self._key, self._header, self._replace = save_dir, key, header, replace
         self._token, self._log, self._generation = uuid.uuid4().hex[:12], None, 1
         self._lock, self._folders = threading.Lock(), set[Path]()
-        self._known: set[str] = set()
+        self._known: Collection[str] = ()
         """Paths that some run wrote."""
 
     def missing(
@@ -62,7 +62,7 @@ class Records:
         """
         history = logs.read(self._save_dir)
         self._generation = history.generation + 1
-        temporaries = self._temporaries({temporary_stem(item.target) for item in items})
+        temporaries = self._temporaries(items)
         found, stale, reasons = [], [], Counter[str]()
         for item in items:
             reason = self._why_not_done(item, history, temporaries, origin, verify)
@@ -73,7 +73,7 @@ class Records:
                 reasons[reason] += 1
         for path in temporaries.values():
             path.unlink(missing_ok=True)
-        self._known = set(history.writers)
+        self._known = history.writers.keys()
         if stale:
             why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
             log.warning(f"{len(stale)} of {len(items)} were done before and are made again: {why}")
@@ -135,14 +135,16 @@ class Records:
         """Record how this process ended."""
         self._append({"end": summary})
 
-    def _temporaries(self, hashes: set[str]) -> dict[str, Path]:
+    def _temporaries(self, items: list[Item]) -> dict[str, Path]:
         """Find the temporary files of items, by name."""
-        return {
+        found = {
             name: Path(folder, name)
             for folder, _, names in os.walk(self._save_dir)
             for name in names
-            if name.endswith(".tmp") and name[1:].partition("-")[0] in hashes
+            if name.endswith(".tmp")
         }
+        stems = {temporary_stem(item.target) for item in items} if found else set()
+        return {name: path for name, path in found.items() if name[1:].partition("-")[0] in stems}
 
     def _why_not_done(
         self,
@@ -152,41 +154,40 @@ class Records:
         origin: Callable[[Item], Origin],
         verify: bool,
     ) -> str | None:
-        """Return why an item is to be done: '' where it never was; None where it is done."""
-        head, text = history.ends.get(item.target, (None, b""))
-        if head is None or head.key != self._key or logs.is_failure(text):
+        """Return why an item is to be done: '' where this run never did it; None where it is done."""
+        line = history.done(item.target, self._key)
+        if line is None:
             return ""
-        line = json.loads(text)
-        if any(history.writers[path] is not head for path in line["files"]):
-            return "result replaced by another run"
         if difference := origin(item).difference(line["made_from"], verify):
             return difference
-        names = _names(item.target, line["files"], head.token)
+        if temporaries:
+            self._rename(temporaries, item.target, line)
         for path, (size, digest) in line["files"].items():
-            self._rename(temporaries, names[path], path, size, digest)
             if reason := self._damage(path, size, digest if verify else None):
                 return reason
         return None
 
-    def _rename(self, temporaries: dict[str, Path], name: str, path: str, size: int, digest: str) -> None:
-        """Give a file that was recorded its final name, where a process died before it did."""
-        temporary = temporaries.get(name)
-        if temporary is None or temporary.stat().st_size != size or files.sha256(temporary) != digest:
-            return
-        try:
-            os.replace(temporary, self._save_dir / path)
-            del temporaries[name]
-        except OSError as error:
-            log.warning(f"{plain(path)} cannot be put in its place: {error.strerror}")
+    def _rename(self, temporaries: dict[str, Path], target: str, line: dict) -> None:
+        """Give files that were recorded their final names, where a process died before it did."""
+        names = _names(target, line["files"], line["token"])
+        for path, (size, digest) in line["files"].items():
+            temporary = temporaries.get(names[path])
+            if temporary is None or temporary.stat().st_size != size or files.sha256(temporary) != digest:
+                continue
+            try:
+                os.replace(temporary, self._save_dir / path)
+                del temporaries[names[path]]
+            except OSError as error:
+                log.warning(f"{plain(path)} cannot be put in its place: {error.strerror}")
 
     def _damage(self, path: str, size: int, digest: str | None) -> str:
         """Say what is wrong with a file that was recorded; '' for nothing."""
-        final = self._save_dir / path
+        final = os.path.join(self._save_dir, path)
         try:
             status = os.lstat(final)
             if not stat.S_ISREG(status.st_mode):
                 return "result is no file"
-            if status.st_size == size and (digest is None or files.sha256(final) == digest):
+            if status.st_size == size and (digest is None or files.sha256(Path(final)) == digest):
                 return ""
         except OSError:
             return "result gone"

@@ -40,7 +40,7 @@ def write(save_dir: Path, key: str, items: list[Item], about: page.About | None 
     with _lock(scratch / "lock"):
         history = logs.read(save_dir)
         ends = {item.target: _end(history, key, item.target) for item in items}
-        failures = [end for end in ends.values() if isinstance(end, _Failed)]
+        failures = [end for end in ends.values() if isinstance(end, logs.Failed)]
         done = [end for end in ends.values() if isinstance(end, _Done)]
         report = {
             "items": len(items),
@@ -71,26 +71,17 @@ class _Done(NamedTuple):
     precision: str
 
 
-class _Failed(NamedTuple):
-    input: str
-    reason: str
-
-
-def _end(history: logs.History, key: str, target: str) -> _Done | _Failed | None:
+def _end(history: logs.History, key: str, target: str) -> _Done | logs.Failed | None:
     """Return what became of an item in this run; None where it is not done yet."""
-    head, text = history.ends.get(target, (None, b""))
-    if head is None or head.key != key:
-        return None
-    line = json.loads(text)
-    if "failed" in line:
-        return _Failed(line["input"], line["failed"])
-    if any(history.writers[path] is not head for path in line["files"]):
-        return None
-    return _Done(line["calls"], line["seconds"], sys.intern(line["precision"]))
+    failed = history.failed.get(target)
+    if failed is not None:
+        return failed if failed.head.key == key else None
+    line = history.done(target, key)
+    return line and _Done(line["calls"], line["seconds"], sys.intern(line["precision"]))
 
 
-def _entry(item: Item, end: _Done | _Failed | None) -> page.Entry:
-    if isinstance(end, _Failed):
+def _entry(item: Item, end: _Done | logs.Failed | None) -> page.Entry:
+    if isinstance(end, logs.Failed):
         return page.Entry(item.name, item.target, "failed", end.reason)
     return page.Entry(item.name, item.target, "missing" if end is None else "done")
 
