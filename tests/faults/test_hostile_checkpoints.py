@@ -93,6 +93,17 @@ def described(dtype="F32", shape=(1,), offsets=(0, 4)):
     return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
 
 
+def pickled(*parts):
+    """Return a pickle of protocol 2 with these opcodes, as the index of an archive and in the old format."""
+    index = b"\x80\x02" + b"".join(parts) + b"."
+    facts = [saved(1, _use_new_zipfile_serialization=False), edited(FLAT, "data.pkl", lambda _: index)]
+    return facts[1], facts[0][: facts[0].index(b"K\x01.")- 2] + index
+
+
+def named(module, name):
+    return f"c{module}\n{name}\n".encode()
+
+
 class Payload:
     def __reduce__(self):
         return os.mkdir, ("/tmp/hostile-was-run",)
