@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
 from utils import command_line, diffusers_folder
-from utils.checkpoint import open_checkpoint, read_weights
+from utils.checkpoint import Checkpoint, open_checkpoint, read_weights
 from utils.config import Config
 from utils.files import write_atomically
 from utils.recognize import Shelf, read_config
@@ -30,7 +30,10 @@ def build_parser() -> command_line.StrictParser:
     add("source", help="file, folder, published name, or http, https or hf address")
     add("target", type=Path, help="NAME.safetensors, NAME.pt, or a new folder for diffusers")
     add("-c", "--config", type=Path, help="config of the weights (default: found by their keys)")
-    add("--part", help="of a file with several networks: unet_cond or unet_uncond")
+    add(
+        "--part",
+        help="of a file with several networks: its wrappers and prefix, as ema.unet_cond, or the last",
+    )
     add("--weights_dir", type=Path, help="folder of downloaded files (default: torch.hub's)")
     return parser
 
@@ -41,12 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with command_line.report_errors(parser):
         shelf = Shelf(CONFIG_CLASSES, build_empty)
+
+        def read(found: Path) -> Checkpoint:
+            checkpoint = open_checkpoint(found)
+            return checkpoint.part(args.part) if args.part else checkpoint
+
         path, weights = parse(args.source, args.weights_dir).settle(
-            args.config, lambda found, hint: shelf.find(open_checkpoint(found), hint)
+            args.config, lambda found, hint: shelf.find(read(found), hint)
         )
-        config, checkpoint = read_config(path, CONFIG_CLASSES), open_checkpoint(weights)
-        if args.part:
-            checkpoint = checkpoint.part(args.part)
+        config, checkpoint = read_config(path, CONFIG_CLASSES), read(weights)
         state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe)
         if path.suffix == ".json" and args.target.suffix:  # a file does not say what its folder said
             write_config(args.target.with_suffix(".yaml"), config)

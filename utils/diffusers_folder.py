@@ -16,7 +16,13 @@ from utils.files import write_atomically
 from utils.quote import plain
 from utils.tensor_file import Stored, is_tensor, open_tensors
 
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+WEIGHTS = tuple(
+    f"diffusion_pytorch_model.{variant}{suffix}"
+    for variant in ("", "fp16.", "bf16.")
+    for suffix in ("safetensors", "bin")
+)
+"""Files of a network, the first that is there being taken; halves are loaded as float32."""
+_AVERAGED = "unet_ema"
 
 _DEFAULTS = {  # of UNet2DModel, for fields that a config.json leaves out
     "in_channels": 3,
@@ -85,10 +91,13 @@ _SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": 
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
-def open_network(folder: Path) -> dict[str, Stored]:
+def open_network(folder: Path) -> tuple[str, dict[str, Stored]]:
     """Open the weights of a folder under their published names, none of them read yet.
 
     Keys that have no published name keep their own.
+
+    Returns:
+        The name of the folder within where they are averages, else nothing; and the tensors.
 
     Raises:
         ValueError: There are none, or they are broken or unsafe.
@@ -98,7 +107,8 @@ def open_network(folder: Path) -> dict[str, Stored]:
     state = opened.content
     if not isinstance(state, dict) or not all(is_tensor(tensor) for tensor in state.values()):
         raise ValueError(f"{path}: holds no state dict of diffusers")
-    return to_published({str(key): opened.store(plain(key, 120), tensor) for key, tensor in state.items()})
+    named = to_published({str(key): opened.store(plain(key, 120), tensor) for key, tensor in state.items()})
+    return path.parent.name if path.parent == folder / _AVERAGED else "", named
 
 
 def has_names_of_diffusers(keys: Collection[str]) -> bool:
@@ -281,7 +291,7 @@ def write_folder(folder: Path, family: str, config: Config, state: Mapping[str, 
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", "UNet2DModel"],
     }
-    write_atomically(folder / "unet" / _WEIGHTS[0], save(theirs, {"format": "pt"}))
+    write_atomically(folder / "unet" / WEIGHTS[0], save(theirs, {"format": "pt"}))
     for path, content in (
         ("unet/config.json", facts),
         ("scheduler/scheduler_config.json", scheduler),
@@ -373,18 +383,25 @@ def _has_scheduler(folder: Path) -> bool:
 
 
 def find_weights(folder: Path) -> Path:
-    """Return the file of a folder's weights.
+    """Return the file of a folder's weights, averaged where a program of diffusers saved both.
 
     Raises:
         ValueError: There is none, or there are several.
     """
     inside = _find(folder, "config.json").parent
-    for name in _WEIGHTS:
-        if (inside / name).is_file():
-            return inside / name
+    for place in (folder / _AVERAGED, inside):
+        for name in WEIGHTS:
+            if (place / name).is_file():
+                return place / name
     if any(inside.glob("*.index.json")):
-        raise ValueError(f"{inside}: its weights are in several files; save them again as one, {_WEIGHTS[0]}")
-    raise ValueError(f"{inside}: has no {' or '.join(_WEIGHTS)}; download the whole folder")
+        raise ValueError(f"{inside}: its weights are in several files; save them again as one, {WEIGHTS[0]}")
+    if (inside / "optimizer.bin").exists() and not any(inside.glob("*.safetensors")):
+        raise ValueError(
+            f"{inside}: holds an optimizer's state and no weights; give the folder of the network"
+        )
+    others = sorted(path.name for path in inside.glob("diffusion_pytorch_model.*"))
+    have = f"only {', '.join(plain(name, 60) for name in others[:3])}" if others else "no weights"
+    raise ValueError(f"{inside}: has {have}; download the whole folder, with {WEIGHTS[0]} or {WEIGHTS[1]}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def pickled(*parts):
     """Return a pickle of protocol 2 with these opcodes, as the index of an archive and in the old format."""
     index = b"\x80\x02" + b"".join(parts) + b"."
     facts = [saved(1, _use_new_zipfile_serialization=False), edited(FLAT, "data.pkl", lambda _: index)]
-    return facts[1], facts[0][: facts[0].index(b"K\x01.")- 2] + index
+    return facts[1], facts[0][: facts[0].index(b"K\x01.") - 2] + index
 
 
 def named(module, name):
