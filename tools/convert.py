@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
-from utils import command_line, diffusers_folder
+from utils import command_line, diffusers_writer
 from utils.checkpoint import Checkpoint, open_checkpoint, read_weights
 from utils.config import Config
 from utils.files import write_atomically
@@ -79,7 +79,7 @@ def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
     elif target.suffix:
         raise ValueError(f"{target}: give .safetensors, .pt, .pth or .ckpt, or a folder without a suffix")
     else:
-        diffusers_folder.write_folder(target, family_of(config), config, state)
+        diffusers_writer.write_folder(target, family_of(config), config, state)
 
 
 def family_of(config: Config) -> str:

@@ -1,5 +1,6 @@
 """A checkpoint is recognised by its keys: family, config, and what is wrong with the one that was given."""
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from models import CONFIG_CLASSES, MODELS, build_empty, build_model
 from models.ddib_mlp import DDIBMLPConfig
 from models.point_mlp import PointMLPConfig
-from utils.checkpoint import Checkpoint, load_weights, open_checkpoint, shapes_of
+from utils.checkpoint import Checkpoint, load_weights, open_checkpoint, read_weights, shapes_of
 from utils.config import load_config
 from utils.diffusers_keys import Structure, key_pairs
 from utils.layout import State
@@ -164,6 +165,26 @@ def test_the_wrong_config_is_answered_with_the_right_one():
     )
     assert "missing: input_blocks" in message
     assert "time_embed.0.weight is [128, 32] in the file and [768, 192] in the network" in message
+
+
+def test_one_wrong_number_of_an_own_config_is_said_first():
+    demo = load_config(CONFIGS / "demo/fruits64.yaml", CONFIG_CLASSES).model
+    right = dataclasses.replace(demo, num_res_blocks=demo.num_res_blocks + 1)
+    own = checkpoint(SHELF.shapes(right))
+    wrong = dataclasses.replace(right, out_channels=6)
+    with pytest.raises(ValueError, match=r"what these tensors tell\n  other shape: out\.2\.weight") as caught:
+        read_weights(own, SHELF.shapes(wrong), SHELF.describe)
+    assert "nearest" not in str(caught.value)
+    other = load_config(CONFIGS / "pesser/pytorch_diffusion/cifar10.yaml", CONFIG_CLASSES).model
+    with pytest.raises(ValueError, match=r"the nearest config is .*fruits64.*, not the given one\n  missing"):
+        read_weights(own, SHELF.shapes(other), SHELF.describe)
+
+
+def test_what_lies_under_wrappers_is_recognised(tmp_path):
+    state = load_file(ROOT / "weights/fruits64.safetensors")
+    ema = {f"ema_model.model.{key}": tensor for key, tensor in state.items()}
+    torch.save({"step": 1, "model": {"x": torch.ones(1)}, "ema": ema}, tmp_path / "fruits64.pt")
+    assert SHELF.find(open_checkpoint(tmp_path / "fruits64.pt")).stem == "fruits64"
 
 
 def test_the_shelf_reads_any_folder_of_configs(tmp_path):
