@@ -93,7 +93,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(
             f"{path}: an optimizer's state, not a network's weights; give the file that was saved beside it"
         )
-    states = layout.find_states(opened.content, opened.store)
+    try:
+        states = layout.find_states(opened.content, opened.store)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not states:
         raise ValueError(f"{path}: holds no state dict; found {_outline(opened.content)}")
     if len(states) == 1 and isinstance(opened.content, dict):
@@ -153,8 +156,9 @@ def read_weights(
     _check_only(checkpoint.path, [other for other in found if other.averaged == chosen.averaged])
     _check_schedule(checkpoint.path, chosen, alphas_cumprod)
     state = {key: chosen.named[key].read() for key in expected}
-    if chosen.where:
-        once(f"{checkpoint.path.name}: {_what_was_taken(chosen)}")
+    others = [] if chosen.averaged else layout.misfits(checkpoint.states, expected)
+    if chosen.where or others:
+        once(f"{checkpoint.path.name}: {_what_was_taken(chosen, others)}")
     return state
 
 
@@ -178,10 +182,16 @@ def shapes_of(named: dict[str, Stored]) -> dict[str, torch.Size]:
     return {key: stored.shape for key, stored in named.items()}
 
 
-def _what_was_taken(chosen: Candidate) -> str:
+def _what_was_taken(chosen: Candidate, others: list[str]) -> str:
     kind = "EMA weights" if chosen.averaged else "weights"
-    more = f", and what they leave out from {chosen.completed or 'beside them'}"
-    return f"took the {kind} under {chosen.where}" + (more if chosen.completed is not None else "")
+    line = f"took the {kind} " + (
+        f"under {plain(chosen.where, 100)}" if chosen.where else "that have no prefix"
+    )
+    if chosen.completed is not None:
+        line += f", and what they leave out from {plain(chosen.completed or 'beside them', 100)}"
+    return line + (
+        f"; the EMA weights under {plain(others[0], 100)} are of another network" if others else ""
+    )
 
 
 def _refusal(
@@ -243,10 +253,11 @@ def _ends(table: Tensor) -> str:
 
 def _outline(content: Any) -> str:
     if isinstance(content, dict):
-        return "a dict with " + _some([f"{key} ({type(value).__name__})" for key, value in content.items()])
+        return "a dict with " + _some(list(content), lambda key: f"{key} ({type(content[key]).__name__})")
     return f"a {type(content).__name__}"
 
 
-def _some(items: list[str]) -> str:
+def _some(items: list, show: Callable[[Any], str] = str) -> str:
     more = len(items) - _SHOWN
-    return ", ".join(plain(item, 120) for item in items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(plain(show(item), 120) for item in items[:_SHOWN])
+    return shown + (f" and {more} more" if more > 0 else "")

@@ -13,6 +13,8 @@ from utils.quote import plain
 from utils.tensor_file import Stored, is_tensor
 
 _MOST_CONTAINERS, _DEEPEST, _LONGEST_LIST = 20_000, 8, 64
+_MOST_KEYS, _LONGEST_KEY = 20_000, 200  # of a state dict; the largest network has 700, of up to 60 characters
+_MOST_NETWORKS = 8  # of diffusers in one state dict
 _LEAST = 0.5  # of a network's tensors that an average must have, to be completed from the raw weights
 _SHARE = 0.3  # of a state's tensors that a prefix must have, to be named
 
@@ -60,16 +62,22 @@ def find_states(content: Any, store: Callable[[str, Any], Stored]) -> list[State
     Args:
         content: Nested dicts and lists; an optimizer's state in it is passed over.
         store: Describes one tensor, named for messages; called only when the tensor is read.
+
+    Raises:
+        ValueError: More or longer names than networks have; the message is without the file's name.
     """
-    states, seen, waiting = [], set(), [("", content, 0)]
-    while waiting and len(seen) < _MOST_CONTAINERS:
+    states, seen, waiting = [], {id(content)}, [("", content, 0)]
+    while waiting:
         where, value, depth = waiting.pop()
-        if id(value) in seen or is_optimizer(value):
+        if is_optimizer(value):
             continue
-        seen.add(id(value))
         states += _state_of(where, value, store)
-        if depth < _DEEPEST:
-            waiting += reversed([(_join(where, key), item, depth + 1) for key, item in _containers(value)])
+        inner = []
+        for key, item in _containers(value) if depth < _DEEPEST else ():
+            if id(item) not in seen and len(seen) < _MOST_CONTAINERS:
+                seen.add(id(item))
+                inner.append((_join(where, key), item, depth + 1))
+        waiting += reversed(inner)
     return [part for state in states for part in _to_published(state)]
 
 
@@ -79,10 +87,12 @@ def is_optimizer(value: Any) -> bool:
 
 
 def _containers(value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict | list | tuple):
+        return []
     items = list(value.items() if isinstance(value, dict) else enumerate(value[:_LONGEST_LIST]))
     if isinstance(value, list) and len(value) > 4 and isinstance(value[-1], dict):
         items[-1] = ("average", items[-1][1])  # ermongroup/ddim: [model, optimizer, epoch, step, average]
-    return [(str(key), item) for key, item in items if isinstance(item, dict | list | tuple)]
+    return [(str(key)[:_LONGEST_KEY], item) for key, item in items if isinstance(item, dict | list | tuple)]
 
 
 def _state_of(where: str, value: Any, store: Callable[[str, Any], Stored]) -> list[State]:
@@ -90,8 +100,12 @@ def _state_of(where: str, value: Any, store: Callable[[str, Any], Stored]) -> li
         return Stored(tensor.shape, lambda: store(plain(name, 120), tensor).read())
 
     if isinstance(value, dict):
-        named = {str(key): lazy(str(key), tensor) for key, tensor in value.items() if is_tensor(tensor)}
-        return [State(where, named)] if named else []
+        found = [(str(key), tensor) for key, tensor in value.items() if is_tensor(tensor)]
+        if len(found) > _MOST_KEYS or any(len(key) > _LONGEST_KEY for key, _ in found):
+            raise ValueError(
+                f"has more than {_MOST_KEYS} tensors in one dict, or names beyond {_LONGEST_KEY}"
+            )
+        return [State(where, {key: lazy(key, tensor) for key, tensor in found})] if found else []
     if isinstance(value, list | tuple) and value and all(is_tensor(item) for item in value):
         return [State(where, listed=[lazy(f"tensor {i}", tensor) for i, tensor in enumerate(value)])]
     return []
@@ -100,7 +114,7 @@ def _state_of(where: str, value: Any, store: Callable[[str, Any], Stored]) -> li
 def _to_published(state: State) -> Iterator[State]:
     """Give what has the names of diffusers its published ones."""
     mark, rest = "time_embedding.linear_1.weight", dict(state.named)
-    for prefix in [key.removesuffix(mark) for key in state.named if key.endswith(mark)]:
+    for prefix in [key.removesuffix(mark) for key in state.named if key.endswith(mark)][:_MOST_NETWORKS]:
         own = below(rest, prefix)
         if diffusers_folder.has_names_of_diffusers(own):
             rest = {key: stored for key, stored in rest.items() if not key.startswith(prefix)}
@@ -269,6 +283,18 @@ def listed_names(listed: list[Stored], expected: Shapes) -> list[str]:
 def _match_in_order(names: list[str], shapes: Iterable[torch.Size], expected: Shapes) -> list[str | None]:
     remaining = iter(names)
     return [next((name for name in remaining if expected[name] == shape), None) for shape in shapes]
+
+
+def misfits(states: list[State], expected: Shapes) -> list[str]:
+    """Return the places that are called averages and have most of a network's keys, but are not it."""
+    exact = {candidate.where for candidate in candidates(states, expected)}
+    places = [
+        _join(state.where, prefix)
+        for state in states
+        for prefix, group in groups_of(state, expected).items()
+        if len(group) >= _LEAST * len(expected)
+    ]
+    return [where for where in places if is_average(where) and where not in exact]
 
 
 def nearest(states: list[State], expected: Shapes) -> Candidate:

@@ -12,9 +12,9 @@ from typing import Any
 
 from utils.quote import plain
 
-MOST_OPS = 3_000_000
+MOST_OPS = 2_000_000
 """Of a pickle: 37 a tensor, of which the largest networks with their optimizer have some thousands."""
-_MOST_COPIED = 20_000_000  # items put into containers
+_MOST_COPIED = 5_000_000  # items put into containers
 _DEEPEST = 100  # containers within one another
 _MOST_NUMBERS, _MOST_DIMENSIONS = 2**48, 64  # of a tensor
 
@@ -181,7 +181,8 @@ class _Walk:
         state, box = self._stack.pop(), self._stack[-1]
         if box.kind != "OrderedDict" or state.kind != "dict":
             raise ValueError(_OTHERWISE)
-        self._fill(box, [state] * state.size)
+        self._count(state.size)
+        self._fill(box, [state])
 
     def storage(self) -> None:
         items = self._stack.pop().items

@@ -165,7 +165,7 @@ KINDS = {
     "nested": (archive(b"]" * 10**5 + b"a" * (10**5 - 1)), "nests more than 100 containers"),
     "copied": (archive(grown_dicts), "its containers grow out of all proportion"),
     "long": (archive(b"N0" * 10**6 + b"N"), "pickled otherwise"),
-    "many": (old(b"N" * 3_100_000), "describes more than any checkpoint does"),
+    "many": (old(b"N" * 2_100_000), "describes more than any checkpoint does"),
     "slow keys": (archive(b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00Ns"), "keys are no plain texts"),
     "claims": (
         old(

@@ -120,6 +120,10 @@ TRAINER = {
         (lambda s: {"a": {"b": {"c": {"d": s}}}}, "weights under a.b.c.d"),
         (lambda s: {"model": {**s}, "module": s}, "weights under model"),  # equal, so any of them
         (
+            lambda s: {"model": s, "ema": {**zeros(s), "more.weight": torch.ones(2, 2)}},
+            "took the weights under model; the EMA weights under ema are of another network",
+        ),
+        (
             lambda s: {"model": s | {"blocks.1.bias": torch.ones(1)}, "ema": {k: s[k] for k in [*s][:-1]}},
             "EMA weights under ema, and what they leave out from model",
         ),
@@ -204,6 +208,12 @@ def test_deep_wide_and_cyclic_contents_are_gone_through_quickly(load, state):
     loop = {"x": row}
     loop["self"] = loop
     assert load({"junk": loop, "rows": [[{}] * 1000] * 1000, "state_dict": state}).keys() == state.keys()
+
+
+@pytest.mark.parametrize("keys", [["a." * 500_000], [f"ema.{i}" + "." * 190 for i in range(25_000)]])
+def test_names_beyond_all_networks_are_refused(load, state, keys):
+    with pytest.raises(ValueError, match="has more than 20000 tensors in one dict, or names beyond 200"):
+        load({"model": state, "ema": dict.fromkeys(keys, torch.ones(1))})
 
 
 def test_a_prefix_in_safetensors(tmp_path, state):
