@@ -16,6 +16,7 @@ MOST_OPS = 2_000_000
 """Of a pickle: 37 a tensor, of which the largest networks with their optimizer have some thousands."""
 _MOST_COPIED = 5_000_000  # items put into containers
 _DEEPEST = 100  # containers within one another
+_MOST_OPEN = 20_000  # values that are in no container yet; pickle puts them there by the thousand
 _MOST_NUMBERS, _MOST_DIMENSIONS = 2**48, 64  # of a tensor
 
 _ITEM_SIZES = {
@@ -117,7 +118,7 @@ class _Walk:
             if op == _STOP:
                 self._found.end = self._at
                 return self._found
-            if count > MOST_OPS or self._at > self._stop:
+            if count > MOST_OPS or self._at > self._stop or len(self._stack) + len(self._marks) > _MOST_OPEN:
                 raise ValueError("describes more than any checkpoint does, so it is not loaded")
             step = steps.get(op)
             if step is None:

@@ -190,7 +190,9 @@ def _range_of(response: http.client.HTTPResponse, part: Path, left: "_Left") -> 
     total = None if given[3] == "*" else int(given[3])
     now = _validator(response.headers)
     changed = left.total is not None and total is not None and left.total != total
-    if changed or (left.validator and now and now != left.validator):
+    # a partial answer repeats the ETag that the whole one had, and may leave out Last-Modified
+    must_repeat = bool(left.validator) and (now is not None or left.validator.startswith('"'))
+    if changed or (must_repeat and now != left.validator):
         discard(part)
         raise CutError("gives the rest of another version of the file")
     return left.have, total if total is not None else left.total

@@ -122,7 +122,7 @@ def grown(rng: random.Random) -> bytes:
     )
     if rng.random() < 0.5:
         return b"]q\x00" + item * min(times, 1000)
-    wide = b"](" + b"N" * 20_000 + b"eq\x00"
+    wide = b"](" + b"N" * 9_000 + b"eq\x00"
     call = rng.choice((named("torch Size"), named("collections OrderedDict"), named("builtins bytearray")))
     return wide + b"](" + (call + b"h\x00\x85R") * min(times, 3000) + b"e"
 
@@ -130,7 +130,7 @@ def grown(rng: random.Random) -> bytes:
 def keyed(rng: random.Random) -> bytes:
     """A dict whose keys take for ever to hash or to compare."""
     key = b")q\x00" + b"h\x00h\x00\x86q\x00" * rng.choice((3, 40)) + b"0"
-    numbers = b"".join(long(i * (2**61 - 1)) + b"N" for i in range(rng.choice((10, 5000))))
+    numbers = b"".join(long(i * (2**61 - 1)) + b"N" for i in range(rng.choice((10, 4000))))
     return rng.choice((key + b"}h\x00Ns", b"}(" + numbers + b"u", b"}" + storage(rng) + b"Ns"))
 
 

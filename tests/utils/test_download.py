@@ -113,8 +113,31 @@ def test_two_versions_are_not_mixed_whatever_the_server_ignores(get, server, hea
     with pytest.raises(DownloadError):
         get(Mirror(address=server.url()))
     server.cut, server.obeys, server.data, server.headers = None, False, data, headers
-    if headers or len(data) != len(DATA):
-        assert get(Mirror(address=server.url())).read_bytes() == data
+    assert get(Mirror(address=server.url())).read_bytes() == data
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_a_server_does_the_file_is_one_that_it_gave_whole(get, server, tmp_path, seed):
+    rng, given = random.Random(seed), [DATA, OTHER, weights(150_000), weights(200_000, seed=2)]
+    kinds = [*given, b"", b"<html>", DATA[:-1], DATA[:5000] + OTHER[5000:-9]]
+    tags = {id(data): {"ETag": f'"{i}"'} for i, data in enumerate(kinds)}
+
+    def turn():
+        server.data = rng.choice(kinds)
+        server.headers = rng.choice((tags[id(server.data)], tags[id(server.data)], {}))
+        server.obeys, server.announce = rng.random() < 0.5, rng.random() < 0.7
+        server.ranges = rng.random() < 0.9
+        return rng.choice((0, 100, 50_000, 149_000, 10**9))
+
+    for _ in range(6):
+        server.cut = turn
+        try:
+            assert (
+                get(Mirror(address=server.url()), patience=Patience(fruitless=3, pause_s=0)).read_bytes()
+                in given
+            )
+        except DownloadError:
+            assert not (tmp_path / "cache/model.pt").exists()
 
 
 def test_a_slow_or_endless_body_is_given_up(get, server, tmp_path):
