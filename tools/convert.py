@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
 from utils import command_line, diffusers_writer
+from utils.assemble.processes import trained_alphas
 from utils.checkpoint import Checkpoint, open_checkpoint, read_weights
 from utils.config import Config
 from utils.files import write_atomically
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             args.config, lambda found, hint: shelf.find(read(found), hint)
         )
         config, checkpoint = read_config(path, CONFIG_CLASSES), read(weights)
-        state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe)
+        state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe, trained_alphas(config))
         if path.suffix == ".json" and args.target.suffix:  # a file does not say what its folder said
             write_config(args.target.with_suffix(".yaml"), config)
         write(args.target, config, state)

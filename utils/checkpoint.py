@@ -86,19 +86,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ValueError: It is no checkpoint, is broken or unsafe.
         OSError: It cannot be opened.
     """
-    if path.is_dir():
-        return Checkpoint(path, [State(*diffusers_folder.open_network(path))])
-    opened = open_tensors(path)
+    file = diffusers_folder.find_weights(path) if path.is_dir() else path
+    opened = open_tensors(file)
     if layout.is_optimizer(opened.content):
         raise ValueError(
-            f"{path}: an optimizer's state, not a network's weights; give the file that was saved beside it"
+            f"{file}: an optimizer's state, not a network's weights; give the file that was saved beside it"
         )
     try:
-        states = layout.find_states(opened.content, opened.store)
+        place = diffusers_folder.place_of(path, file) if path.is_dir() else ""
+        states = layout.find_states(opened.content, opened.store, place)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None
     if not states:
-        raise ValueError(f"{path}: holds no state dict; found {_outline(opened.content)}")
+        raise ValueError(f"{file}: holds no state dict; found {_outline(opened.content)}")
     if len(states) == 1 and isinstance(opened.content, dict):
         _check_any_readable(opened)  # said before it is asked of which network they are
     return Checkpoint(path, states)

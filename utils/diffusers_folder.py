@@ -12,7 +12,7 @@ from torch import Tensor
 from utils.config import Config, DiffusionConfig, build_section
 from utils.diffusers_keys import Structure, key_pairs, modern
 from utils.quote import plain, quote
-from utils.tensor_file import Stored, is_tensor, open_tensors
+from utils.tensor_file import Stored
 
 WEIGHTS = tuple(
     f"diffusion_pytorch_model.{variant}{suffix}"
@@ -88,26 +88,6 @@ _MOST_JSON, _LARGEST_NUMBER = 2**20, 1e300
 BLOCKS = {"ddpm_unet": "", "ncsnpp": "Skip"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-
-
-def open_network(folder: Path) -> tuple[str, dict[str, Stored]]:
-    """Open the weights of a folder under their published names, none of them read yet.
-
-    Keys that have no published name keep their own.
-
-    Returns:
-        The name of the folder within where they are averages, else nothing; and the tensors.
-
-    Raises:
-        ValueError: There are none, or they are broken or unsafe.
-    """
-    path = find_weights(folder)
-    opened = open_tensors(path)
-    state = opened.content
-    if not isinstance(state, dict) or not all(is_tensor(tensor) for tensor in state.values()):
-        raise ValueError(f"{path}: holds no state dict of diffusers")
-    named = to_published({str(key): opened.store(plain(key, 120), tensor) for key, tensor in state.items()})
-    return path.parent.name if path.parent == folder / _AVERAGED else "", named
 
 
 def has_names_of_diffusers(keys: Collection[str]) -> bool:
@@ -321,6 +301,12 @@ def find_weights(folder: Path) -> Path:
     others = sorted(path.name for path in inside.glob("diffusion_pytorch_model.*"))
     have = f"only {', '.join(plain(name, 60) for name in others[:3])}" if others else "no weights"
     raise ValueError(f"{inside}: has {have}; download the whole folder, with {WEIGHTS[0]} or {WEIGHTS[1]}")
+
+
+def place_of(folder: Path, weights: Path) -> str:
+    """Return the name of the folder of some weights where averages lie in it or beside it, else nothing."""
+    name = weights.parent.name
+    return name if name == _AVERAGED or (folder.parent / _AVERAGED).is_dir() else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -56,17 +56,18 @@ class Candidate:
     """Where the tensors are from that an average leaves out."""
 
 
-def find_states(content: Any, store: Callable[[str, Any], Stored]) -> list[State]:
+def find_states(content: Any, store: Callable[[str, Any], Stored], place: str = "") -> list[State]:
     """List the tensors of a file's content, container by container, in the file's order.
 
     Args:
         content: Nested dicts and lists; an optimizer's state in it is passed over.
         store: Describes one tensor, named for messages; called only when the tensor is read.
+        place: What the file itself is called, where there are several.
 
     Raises:
         ValueError: More or longer names than networks have; the message is without the file's name.
     """
-    states, seen, waiting = [], {id(content)}, [("", content, 0)]
+    states, seen, waiting = [], {id(content)}, [(place, content, 0)]
     while waiting:
         where, value, depth = waiting.pop()
         if is_optimizer(value):

@@ -12,7 +12,7 @@ from typing import Any
 
 from utils.quote import plain
 
-MOST_OPS = 2_000_000
+MOST_OPS = 1_000_000
 """Of a pickle: 37 a tensor, of which the largest networks with their optimizer have some thousands."""
 _MOST_COPIED = 5_000_000  # items put into containers
 _DEEPEST = 100  # containers within one another

@@ -165,7 +165,7 @@ KINDS = {
     "nested": (archive(b"]" * 999 + b"a" * 998), "nests more than 100 containers"),
     "copied": (archive(GROWN), "its containers grow out of all proportion"),
     "long": (archive(b"N0" * 10**6 + b"N"), "pickled otherwise"),
-    "many": (old(b"]" + b"Na" * 1_100_000), "describes more than any checkpoint does"),
+    "many": (old(b"]" + b"Na" * 600_000), "describes more than any checkpoint does"),
     "open": (archive(b"]" * 10**5), "describes more than any checkpoint does"),
     "slow keys": (archive(b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00Ns"), "keys are no plain texts"),
     "claims": (

@@ -275,6 +275,8 @@ def test_halves_and_averages_are_taken_and_what_lacks_is_named(tmp_path, caplog)
     caplog.set_level("INFO")
     assert difference(ours(tmp_path)[1], average, DDPM) < bound(DDPM)
     assert caplog.messages == [f"{tmp_path.name}: took the EMA weights under unet_ema"]
+    assert difference(ours(tmp_path / "unet")[1], network, DDPM) < bound(DDPM)
+    assert caplog.messages[1:] == ["unet: took the weights under unet"]
     shutil.rmtree(tmp_path / "unet_ema")
     file = tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors"
     file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
