@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         folders = [f"to_{name}" for name in args.class_B] if args.class_B and len(args.class_B) > 1 else [""]
         reader = inputs.Inputs(args.input_dir, config.model.image_size, config.model.in_channels, args.fit)
         if args.from_latents:
-            reader = latents.Latents(args.input_dir, space)
+            side = config.model.image_size
+            reader = latents.Latents(args.input_dir, space, (config.model.in_channels, side, side))
         calls = count_calls(args, encoder.num_steps, guidance.calls_per_step)
         warn(encoder)
         if args.dry_run:

@@ -33,7 +33,8 @@ class EncoderConfig(UNetConfig):
     out_channels: int = field()
     """Channels (UNet; twice in_channels with learned variance) or logits (classifier)."""
     channel_mult: tuple[float, ...]
-    num_heads: int = 1
+    num_heads: int | None = None
+    """Of every attention; no tensor tells it, so one of the two must be given: all these networks attend."""
     num_head_channels: int | None = None
     """Channels a head; where given, num_heads has no effect."""
     conv_resample: bool = True
@@ -41,6 +42,14 @@ class EncoderConfig(UNetConfig):
     use_scale_shift_norm: bool = False
     use_new_attention_order: bool = False
     """Channels of the qkv convolution: q, k, v outermost (new) or heads outermost (legacy)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_heads is None and self.num_head_channels is None:
+            raise ValueError(
+                "num_heads and num_head_channels: found neither, and no tensor tells how many heads attend; "
+                "give one of them as the network was trained (1 head: num_heads: 1)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

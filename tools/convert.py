@@ -15,8 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
-from utils import command_line, diffusers_folder
-from utils.checkpoint import open_checkpoint, read_weights
+from utils import command_line, diffusers_writer
+from utils.assemble.processes import trained_alphas
+from utils.checkpoint import Checkpoint, open_checkpoint, read_weights
 from utils.config import Config
 from utils.files import write_atomically
 from utils.recognize import Shelf, read_config
@@ -30,7 +31,10 @@ def build_parser() -> command_line.StrictParser:
     add("source", help="file, folder, published name, or http, https or hf address")
     add("target", type=Path, help="NAME.safetensors, NAME.pt, or a new folder for diffusers")
     add("-c", "--config", type=Path, help="config of the weights (default: found by their keys)")
-    add("--part", help="of a file with several networks: unet_cond or unet_uncond")
+    add(
+        "--part",
+        help="of a file with several networks: its wrappers and prefix, as ema.unet_cond, or the last",
+    )
     add("--weights_dir", type=Path, help="folder of downloaded files (default: torch.hub's)")
     return parser
 
@@ -41,13 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with command_line.report_errors(parser):
         shelf = Shelf(CONFIG_CLASSES, build_empty)
+
+        def read(found: Path) -> Checkpoint:
+            checkpoint = open_checkpoint(found)
+            return checkpoint.part(args.part) if args.part else checkpoint
+
         path, weights = parse(args.source, args.weights_dir).settle(
-            args.config, lambda found, hint: shelf.find(open_checkpoint(found), hint)
+            args.config, lambda found, hint: shelf.find(read(found), hint)
         )
-        config, checkpoint = read_config(path, CONFIG_CLASSES), open_checkpoint(weights)
-        if args.part:
-            checkpoint = checkpoint.part(args.part)
-        state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe)
+        config, checkpoint = read_config(path, CONFIG_CLASSES), read(weights)
+        state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe, trained_alphas(config))
         if path.suffix == ".json" and args.target.suffix:  # a file does not say what its folder said
             write_config(args.target.with_suffix(".yaml"), config)
         write(args.target, config, state)
@@ -73,7 +80,7 @@ def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
     elif target.suffix:
         raise ValueError(f"{target}: give .safetensors, .pt, .pth or .ckpt, or a folder without a suffix")
     else:
-        diffusers_folder.write_folder(target, family_of(config), config, state)
+        diffusers_writer.write_folder(target, family_of(config), config, state)
 
 
 def family_of(config: Config) -> str:

@@ -1,117 +1,165 @@
 """Published weight files and folders to state dicts, safely: nothing in a file is ever executed."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils import diffusers_folder
+from utils import diffusers_folder, layout
+from utils.layout import Candidate, Shapes, State
+from utils.log import once
 from utils.quote import plain
 from utils.tensor_file import Stored, TensorFile, is_tensor, open_tensors
 
 _SHOWN = 4  # keys named in a message before it says how many more there are
-_WRAPPINGS = ("ema", "state_dict", "model", "shadow", "shadow_params")  # outermost first
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-_PARTS = ("unet_cond", "unet_uncond")  # of xyfJASON's two networks in one file, the conditional one first
-
-Shapes = Mapping[str, torch.Size]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file or folder holds of a network, none of it read yet."""
+    """What a file or folder holds of networks, none of it read yet."""
 
     path: Path
-    named: dict[str, Stored] = field(default_factory=dict)
-    """Tensors by their published key, in the order of the file."""
-    listed: list[Stored] = field(default_factory=list)
-    """Tensors in the network's order that stand for those of `named` or, where it is empty, for all."""
-    parts: dict[str, "Checkpoint"] = field(default_factory=dict)
-    """The networks of a file of several, by name."""
+    states: list[State]
+    """In the order of the file."""
 
-    def shapes(self) -> dict[str, torch.Size]:
-        """Return the shape of every named tensor."""
-        return {key: stored.shape for key, stored in self.named.items()}
+    @property
+    def has_names(self) -> bool:
+        """Whether any tensor has a name; else they are lists in a network's order."""
+        return any(state.named for state in self.states)
 
-    def part(self, name: str) -> "Checkpoint":
-        """Return one network of a file of several.
+    def views(self) -> list[dict[str, Stored]]:
+        """Return what may be networks, the likeliest first."""
+        return [named for _, named in layout.views(self.states)]
+
+    def fits(self, expected: Shapes) -> list[Candidate]:
+        """Return the places under which exactly a network lies, averages first.
+
+        Args:
+            expected: Shape of every tensor of the network, by state-dict key, in the network's order.
 
         Raises:
-            ValueError: The file holds no such network.
+            ValueError: An average without names cannot be given any.
         """
-        if name not in self.parts:
-            have = f"its networks are {', '.join(self.parts)}" if self.parts else "it holds one network"
-            raise ValueError(f"{self.path}: has no part {name!r}; {have}")
-        return self.parts[name]
+        try:
+            found = layout.candidates(self._complete(expected), expected)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+        return sorted(found, key=lambda candidate: not candidate.averaged)
+
+    def part(self, name: str) -> "Checkpoint":
+        """Return what lies in one place of the file.
+
+        Args:
+            name: Of the wrappers and the prefix, with dots, or the last of it.
+
+        Raises:
+            ValueError: There is no such place.
+        """
+        places = list(layout.places(self.states))
+        exact = [State(where, named) for where, named in places if where == name]
+        found = exact or [State(where, named) for where, named in places if where.endswith(f".{name}")]
+        if not found:
+            names = [plain(where, 60) for where in layout.part_names(self.states)]
+            have = f"its parts are {', '.join(names)}" if names else "it holds one network"
+            raise ValueError(f"{self.path}: has no part {plain(name)!r}; {have}")
+        return Checkpoint(self.path, found)
+
+    def _complete(self, expected: Shapes) -> list[State]:
+        """Add the noise levels that folders of diffusers leave out and the network does not read."""
+        if not self.path.is_dir() or "sigmas" not in expected:
+            return self.states
+        levels = diffusers_folder.noise_levels(self.path, expected["sigmas"])
+        stored = Stored(levels.shape, lambda: levels)
+        return [State(state.where, {"sigmas": stored, **state.named}) for state in self.states]
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint in any of the layouts that are published.
-
-    Accepts a flat state dict and the wrappings in use: an exponential moving average under ema.shadow or
-    ema.shadow_params (preferred where present; a dict, or a list in parameter order), 'state_dict',
-    'model', keys that begin with 'module.', the list of ermongroup/ddim, xyfJASON's file of two networks,
-    and a folder of diffusers. What an average leaves out, such as frozen parameters and buffers, comes
-    from the 'model' beside it.
+    """Open a checkpoint, whatever wrappers its networks lie under.
 
     Args:
-        path: A file of safetensors or torch.save, or a folder.
+        path: A file of safetensors or torch.save, or a folder of diffusers.
 
     Raises:
         ValueError: It is no checkpoint, is broken or unsafe.
         OSError: It cannot be opened.
     """
-    if path.is_dir():
-        return Checkpoint(path, diffusers_folder.open_network(path))
-    opened = open_tensors(path)
-    content, beside = _unwrap(opened.content)
-    under = _store_all(opened, beside) if _is_state(beside) else {}
-    if isinstance(content, list | tuple) and content and all(is_tensor(item) for item in content):
-        listed = [opened.store(f"tensor {i}", item) for i, item in enumerate(content)]
-        return _split(Checkpoint(path, under, listed))
-    if not _is_state(content):
-        raise ValueError(f"{path}: holds no state dict; found {_outline(content)}")
-    named = _store_all(opened, content)
-    if diffusers_folder.has_names_of_diffusers(named):
-        named = diffusers_folder.to_published(named)
-    return _split(Checkpoint(path, under | named if named.keys() <= under.keys() else named))
+    file = diffusers_folder.find_weights(path) if path.is_dir() else path
+    opened = open_tensors(file)
+    if layout.is_optimizer(opened.content):
+        raise ValueError(
+            f"{file}: an optimizer's state, not a network's weights; give the file that was saved beside it"
+        )
+    try:
+        place = diffusers_folder.place_of(path, file) if path.is_dir() else ""
+        states = layout.find_states(opened.content, opened.store, place)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if not states:
+        raise ValueError(f"{file}: holds no state dict; found {_outline(opened.content)}")
+    if len(states) == 1 and isinstance(opened.content, dict):
+        _check_any_readable(opened)  # said before it is asked of which network they are
+    return Checkpoint(path, states)
+
+
+def _check_any_readable(opened: TensorFile) -> None:
+    problem = None
+    for key, tensor in opened.content.items():
+        try:
+            if is_tensor(tensor):
+                opened.store(plain(key, 120), tensor)
+                return
+        except ValueError as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
 
 
 def load_weights(
-    path: Path, expected: Shapes, explain: Callable[[Checkpoint], str] | None = None
+    path: Path,
+    expected: Shapes,
+    explain: Callable[[Checkpoint, Shapes], str] | None = None,
+    alphas_cumprod: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Read a checkpoint that must fit a network exactly.
+    """Read a checkpoint that must hold a network exactly.
 
     Args:
         path: What `open_checkpoint` takes.
         expected: Shape of every tensor of the network, by state-dict key, in the network's order.
-        explain: Says of a checkpoint that does not fit what it is, for the message.
+        explain: Says of a checkpoint that does not fit a network what it is, for the message.
+        alphas_cumprod: Of the config's schedule, which one in the file must not contradict.
 
     Returns:
         State dict on the CPU, in float32; large tensors share the memory of the file until they are changed.
 
     Raises:
-        ValueError: It is no checkpoint, is broken or unsafe, or belongs to another network.
+        ValueError: It is no checkpoint, is broken or unsafe, belongs to another network or schedule, or
+            holds several networks that fit.
         OSError: It cannot be opened.
     """
-    return read_weights(open_checkpoint(path), expected, explain)
+    return read_weights(open_checkpoint(path), expected, explain, alphas_cumprod)
 
 
 def read_weights(
-    checkpoint: Checkpoint, expected: Shapes, explain: Callable[[Checkpoint], str] | None = None
+    checkpoint: Checkpoint,
+    expected: Shapes,
+    explain: Callable[[Checkpoint, Shapes], str] | None = None,
+    alphas_cumprod: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Read an open checkpoint; of several networks in it that which fits. See `load_weights`."""
-    chosen = _choose(checkpoint, expected)
-    stored = _name(chosen, expected)
-    problems = describe_mismatch({key: tensor.shape for key, tensor in stored.items()}, expected)
-    if problems:
-        advice = explain(chosen) if explain else ""
-        head = f"{checkpoint.path}: these weights do not fit the config's network; "
-        raise ValueError("\n".join([head + (advice or "give the config that they belong to"), *problems]))
-    return {key: stored[key].read() for key in expected}
+    """Read an open checkpoint; averaged weights before raw ones. See `load_weights`."""
+    found = checkpoint.fits(expected)
+    if not found:
+        raise ValueError(_refusal(checkpoint, expected, explain))
+    chosen = found[0]
+    _check_only(checkpoint.path, [other for other in found if other.averaged == chosen.averaged])
+    _check_schedule(checkpoint.path, chosen, alphas_cumprod)
+    state = {key: chosen.named[key].read() for key in expected}
+    others = [] if chosen.averaged else layout.misfits(checkpoint.states, expected)
+    if chosen.where or others:
+        once(f"{checkpoint.path.name}: {_what_was_taken(chosen, others)}")
+    return state
 
 
 def describe_mismatch(found: Shapes, expected: Shapes) -> list[str]:
@@ -129,101 +177,87 @@ def describe_mismatch(found: Shapes, expected: Shapes) -> list[str]:
     return [f"  {title}: {_some(items)}" for title, items in groups.items() if items]
 
 
-def _unwrap(content: Any) -> tuple[Any, Any]:
-    """Return the weights of a content, and the state dict beside an average."""
-    if isinstance(content, list | tuple) and content and _is_state(content[0]):
-        average = content[-1] if len(content) > 4 and _is_state(content[-1]) else None  # ermongroup/ddim
-        return (content[0], None) if average is None else (average, content[0])
-    beside = None
-    for key in _WRAPPINGS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict | list):
-            beside = content.get("model") if key == "ema" else beside
-            content = content[key]
-    return content, beside
+def shapes_of(named: dict[str, Stored]) -> dict[str, torch.Size]:
+    """Return the shape of every tensor."""
+    return {key: stored.shape for key, stored in named.items()}
 
 
-def _is_state(content: Any) -> bool:
-    return isinstance(content, dict) and bool(content) and all(is_tensor(v) for v in content.values())
-
-
-def _store_all(opened: TensorFile, state: dict) -> dict[str, Stored]:
-    return {_strip(str(key)): opened.store(plain(key, 120), tensor) for key, tensor in state.items()}
-
-
-def _strip(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.partition(".")[2]
-    return key
-
-
-def _split(checkpoint: Checkpoint) -> Checkpoint:
-    """Find the networks of a file that holds two of them."""
-    named = checkpoint.named
-    if not named or not all(key.startswith(_PARTS) for key in named):
-        return checkpoint
-    parts = {}
-    for part in _PARTS:
-        own = {key.removeprefix(f"{part}."): t for key, t in named.items() if key.startswith(f"{part}.")}
-        if own:
-            parts[part] = Checkpoint(checkpoint.path, own)
-    return Checkpoint(checkpoint.path, named, checkpoint.listed, parts)
-
-
-def _choose(checkpoint: Checkpoint, expected: Shapes) -> Checkpoint:
-    if not checkpoint.parts:
-        return checkpoint
-    if checkpoint.listed:
-        named = _name(checkpoint, checkpoint.shapes())
-        checkpoint = _split(Checkpoint(checkpoint.path, named))
-    fitting = [part for part in checkpoint.parts.values() if part.shapes() == dict(expected)]
-    return (fitting or list(checkpoint.parts.values()))[0]
-
-
-def _name(checkpoint: Checkpoint, expected: Shapes) -> dict[str, Stored]:
-    if not checkpoint.listed:
-        return _complete(checkpoint, expected)
-    names = _listed_names(checkpoint, checkpoint.shapes() or expected)
-    return checkpoint.named | dict(zip(names, checkpoint.listed, strict=True))
-
-
-def _complete(checkpoint: Checkpoint, expected: Shapes) -> dict[str, Stored]:
-    """Add the noise levels that folders of diffusers leave out and the network does not read."""
-    named = checkpoint.named
-    if checkpoint.path.is_dir() and "sigmas" in expected and "sigmas" not in named:
-        levels = diffusers_folder.noise_levels(checkpoint.path, expected["sigmas"])
-        named = {"sigmas": Stored(levels.shape, lambda: levels), **named}
-    return named
-
-
-def _listed_names(checkpoint: Checkpoint, expected: Shapes) -> list[str]:
-    """Name a list's tensors, which are the network's in order, some of them perhaps left out."""
-    names = list(expected)
-    if len(checkpoint.listed) == len(names):
-        return names
-    shapes = [tensor.shape for tensor in checkpoint.listed]
-    first = _match_in_order(names, shapes, expected)
-    last = _match_in_order(names[::-1], shapes[::-1], expected)[::-1]
-    if first == last and None not in first:  # no other way lies between the two
-        return first
-    ways = "in no way" if None in first else "in several ways"
-    raise ValueError(
-        f"{checkpoint.path}: holds a list of {len(shapes)} tensors without names, which fits the "
-        f"{len(names)} of the config's network {ways}; give the config that these weights were trained "
-        "with, or a file with names"
+def _what_was_taken(chosen: Candidate, others: list[str]) -> str:
+    kind = "EMA weights" if chosen.averaged else "weights"
+    line = f"took the {kind} " + (
+        f"under {plain(chosen.where, 100)}" if chosen.where else "that have no prefix"
+    )
+    if chosen.completed is not None:
+        line += f", and what they leave out from {plain(chosen.completed or 'beside them', 100)}"
+    return line + (
+        f"; the EMA weights under {plain(others[0], 100)} are of another network" if others else ""
     )
 
 
-def _match_in_order(names: list[str], shapes: Iterable[torch.Size], expected: Shapes) -> list[str | None]:
-    remaining = iter(names)
-    return [next((name for name in remaining if expected[name] == shape), None) for shape in shapes]
+def _refusal(
+    checkpoint: Checkpoint, expected: Shapes, explain: Callable[[Checkpoint, Shapes], str] | None
+) -> str:
+    near = layout.nearest(checkpoint.states, expected)
+    where = f" (nearest is what lies under {plain(near.where, 100)})" if near.where else ""
+    problems = describe_mismatch(shapes_of(near.named), expected)
+    advice = explain(checkpoint, expected) if explain else ""
+    head = f"{checkpoint.path}: these weights do not fit the config's network{where}; "
+    return "\n".join([head + (advice or "give the config that they belong to"), *problems])
+
+
+def _check_only(path: Path, rivals: list[Candidate]) -> None:
+    """Refuse to choose between networks of one rank whose tensors differ."""
+    first = rivals[0]
+    if all(_are_equal(first, other) for other in rivals[1:]):
+        return
+    names = " and ".join(plain(rival.where, 60) or "the keys without a prefix" for rival in rivals)
+    raise ValueError(
+        f"{path}: holds several networks that fit the config, under {names}, and their weights differ; write "
+        "the one that you want to a file of its own: python -m tools.convert FILE NEW.safetensors --part "
+        f"{plain(rivals[-1].where, 60)}"
+    )
+
+
+def _are_equal(a: Candidate, b: Candidate) -> bool:
+    pairs = ((a.named[key], b.named[key]) for key in a.named)
+    return all(one is other or torch.equal(one.read(), other.read()) for one, other in pairs)
+
+
+def _check_schedule(path: Path, chosen: Candidate, alphas_cumprod: Tensor | None) -> None:
+    """Refuse weights that say that they were trained on another schedule."""
+    if alphas_cumprod is None:
+        return
+    before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+    wanted = {"alphas_cumprod": alphas_cumprod, "betas": 1 - alphas_cumprod / before}
+    for name, stored in chosen.schedule.items():
+        found = stored.read()
+        if found.shape == wanted[name].shape and _are_close(found.double(), wanted[name]):
+            continue
+        raise ValueError(
+            f"{path}: its {name} are of another schedule than the config's: {_ends(found)} in the file, "
+            f"{_ends(wanted[name])} by the config; change schedule, num_timesteps, beta_start and beta_end "
+            "below diffusion in the config to those of the training"
+        )
+
+
+def _are_close(found: Tensor, wanted: Tensor) -> bool:
+    halves = (torch.float16, torch.bfloat16)
+    rounded = any(torch.equal(found, found.to(dtype).double()) for dtype in halves)
+    return torch.allclose(found, wanted, rtol=0.01 if rounded else 0.001, atol=1e-7)
+
+
+def _ends(table: Tensor) -> str:
+    flat = table.flatten()
+    return f"{len(flat)} from {flat[0]:.6g} to {flat[-1]:.6g}" if len(flat) else "none"
 
 
 def _outline(content: Any) -> str:
     if isinstance(content, dict):
-        return "a dict with " + _some([f"{key} ({type(value).__name__})" for key, value in content.items()])
+        return "a dict with " + _some(list(content), lambda key: f"{key} ({type(content[key]).__name__})")
     return f"a {type(content).__name__}"
 
 
-def _some(items: list[str]) -> str:
+def _some(items: list, show: Callable[[Any], str] = str) -> str:
     more = len(items) - _SHOWN
-    return ", ".join(plain(item, 120) for item in items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(plain(show(item), 120) for item in items[:_SHOWN])
+    return shown + (f" and {more} more" if more > 0 else "")

@@ -157,8 +157,23 @@ def load_config(path: Path, families: Mapping[str, type], overrides: list[str] |
     return rest
 
 
+def build_section(cls: type, values: dict[str, Any]) -> Any:
+    """Build the dataclass of a section from what another kind of config says.
+
+    Raises:
+        ValueError: A value is missing, of another type or out of range; all are listed.
+    """
+    problems: list[str] = []
+    section = _build(cls, values, "", problems)
+    if problems:
+        raise ValueError("; ".join(plain(problem, MAX_LINE) for problem in problems[:MAX_PROBLEMS]))
+    return section
+
+
 def _read(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise ValueError("it is no file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
@@ -261,7 +276,7 @@ def _build(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     try:
         return cls(**arguments)
     except ValueError as error:  # a range check of the dataclass itself
-        problems.append(f"{prefix.rstrip('.')}: {error}")
+        problems.append(f"{prefix.rstrip('.')}: {error}" if prefix else str(error))
         return None
 
 

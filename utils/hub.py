@@ -12,7 +12,11 @@ from utils.quote import plain
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _ADDRESS = re.compile(rf"hf://({_PART}/{_PART})(?:@([A-Za-z0-9][A-Za-z0-9._-]*))?(?:/(.+))?")
 _CONFIGS = ("config.json", "unet/config.json")
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_WEIGHTS = (
+    *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
+    *("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.bin"),
+)
+_AVERAGED = tuple(f"unet_ema/{name}" for name in _WEIGHTS[:2])
 _SCHEDULERS = ("scheduler_config.json", "scheduler/scheduler_config.json")
 
 
@@ -57,6 +61,9 @@ def fetch(address: HubAddress, weights_dir: Path | None = None) -> Path:
     config = _get_first(address, _CONFIGS, weights_dir)
     inside = "unet/" if config.parent.name == "unet" else ""
     _get_first(address, tuple(inside + name for name in _WEIGHTS), weights_dir)
+    with suppress(_AbsentError):  # what reads the folder prefers it
+        if inside:
+            _get_first(address, _AVERAGED, weights_dir)
     with suppress(DownloadError):  # a folder without is explained by what reads it
         _get_first(address, _SCHEDULERS, weights_dir)
     return config.parent.parent if inside else config.parent

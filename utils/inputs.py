@@ -1,10 +1,6 @@
 """What an input consists of: the image and, where the method takes them, its mask and its strengths."""
 
 import argparse
-import os
-import threading
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,12 +12,11 @@ from torch import Tensor
 from utils import images, paths
 from utils.quote import plain
 from utils.results import STRIPS, TRAJECTORIES
+from utils.tensor_file import load_tensors
 
 PAIR_SUFFIX = ".pth"
 SUFFIXES = (*paths.SUFFIXES, PAIR_SUFFIX)
 EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
-_LOADING = threading.Lock()
-"""Held where warnings are switched off, which threads cannot do at one time."""
 
 
 def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...]) -> list[str]:
@@ -215,17 +210,10 @@ def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.
 
 def _load_tensors(file: BinaryIO) -> object:
     try:
-        if zipfile.is_zipfile(file):
-            size = os.fstat(file.fileno()).st_size
-            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
-            if unpacked > size:  # torch.save does not compress: this is to fill the memory
-                raise ValueError(f"unpacks {unpacked} bytes from {size}")
-        file.seek(0)
-        with _LOADING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds for a broken file, whose texts advise an unsafe load
-        raise ValueError(f"not a file of tensors alone, or a broken one; {EXPECTED}") from None
+        return load_tensors(file)
+    except ValueError as error:
+        reason = str(error).partition(";")[0]
+        raise ValueError(f"not a file of tensors alone, or a broken one ({reason}); {EXPECTED}") from None
 
 
 def _check_plain(part: Tensor) -> None:

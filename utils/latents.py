@@ -9,8 +9,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from utils import images
+from utils.quote import plain
+from utils.weight_formats import read_header
 
 SUFFIX = ".safetensors"
+DTYPES = ("F32", "F16", "BF16", "F64")
+"""Types that a latent may have, as safetensors names them."""
 
 
 def encode_latent(latent: Tensor, made_by: dict[str, object]) -> bytes:
@@ -26,6 +30,8 @@ class Latents:
     input_dir: Path
     made_by: dict[str, object]
     """What must have made them, or they are of another space."""
+    shape: tuple[int, int, int]
+    """[C, H, W] of the network's images."""
 
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as a folder and a path in it."""
@@ -42,18 +48,43 @@ class Latents:
             OSError: The file cannot be read.
         """
         path = self.input_dir / name
-        images.open_file(path, self.input_dir).close()  # refuses what is no file, or a link that leads out
+        with images.open_file(
+            path, self.input_dir
+        ) as file:  # refuses what is no file, or a link that leads out
+            header = read_header(file)
+        if "latent" not in header:
+            raise ValueError("not a latent of this command: it holds no tensor of the name latent")
+        dtype, shape, _ = header["latent"]
+        if shape != self.shape:
+            raise ValueError(f"a latent of shape {_list(shape)}; this network's are {_list(self.shape)}")
+        if dtype not in DTYPES:
+            raise ValueError(f"a latent of type {plain(dtype, 20)}; allowed are {', '.join(DTYPES)}")
         try:
-            with safe_open(path, "pt") as file:
-                latent = file.get_tensor("latent")
-                made_by = json.loads((file.metadata() or {})["made_by"])
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a latent of this command, or a broken one ({error})") from None
+            with safe_open(path, "pt") as opened:
+                made_by = (opened.metadata() or {}).get("made_by", "null")
+                latent = opened.get_tensor("latent").float()
+        except SafetensorError as error:
+            raise ValueError(f"a broken latent ({plain(error)})") from None
+        self._check_origin(made_by)
+        if not latent.isfinite().all():
+            raise ValueError("the latent holds NaN or infinity; make it again")
+        return {"latent": latent}
+
+    def _check_origin(self, text: str) -> None:
+        try:
+            made_by = json.loads(text)
+        except (ValueError, RecursionError):
+            made_by = None
+        if not isinstance(made_by, dict):
+            raise ValueError("the latent does not say what made it; give those of --save_latents")
         differing = [
-            f"{key} {made_by.get(key)!r} here, {value!r} in this run"
+            f"{key} {plain(repr(made_by.get(key)), 60)} here, {plain(repr(value), 60)} in this run"
             for key, value in self.made_by.items()
             if made_by.get(key) != value
         ]
         if differing:
             raise ValueError(f"the latent was made otherwise: {'; '.join(differing)}")
-        return {"latent": latent.float()}
+
+
+def _list(shape: tuple[int, ...]) -> str:
+    return plain(list(shape[:8]))

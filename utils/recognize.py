@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from utils import diffusers_folder
-from utils.checkpoint import Checkpoint, Shapes, describe_mismatch
+from utils.checkpoint import Checkpoint, describe_mismatch, shapes_of
 from utils.config import Config, load_config
+from utils.layout import Candidate, Shapes, is_average
 from utils.quote import plain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -120,44 +121,67 @@ class Shelf:
         """
         if checkpoint.path.is_dir():
             return diffusers_folder.find_config(checkpoint.path)
-        found = self.matching(checkpoint)
-        if not found or _lacks_levels(checkpoint):
+        found = self._fitting(checkpoint)
+        if not found or _lacks_levels(found):
             raise ValueError(f"{checkpoint.path}: no config for these weights: {self.describe(checkpoint)}")
         return self._tell_apart(checkpoint, found, hint)
 
     def matching(self, checkpoint: Checkpoint) -> list[Path]:
         """Return the configs whose network has exactly the tensors of a checkpoint, or its first network."""
-        if checkpoint.parts:
-            checkpoint = next(iter(checkpoint.parts.values()))
-        if not checkpoint.named:
-            return [path for path, shapes in self._all() if _fits_list(checkpoint, shapes)]
-        own = checkpoint.shapes()
-        return [path for path, shapes in self._all(family(own)) if _without_levels(shapes, own) == own]
+        return list(self._fitting(checkpoint))
 
-    def describe(self, checkpoint: Checkpoint) -> str:
-        """Say what a checkpoint is, for a message: its config, or its family and the nearest config."""
+    def _fitting(self, checkpoint: Checkpoint) -> dict[Path, Candidate]:
+        """Return the configs that fit the likeliest place of a checkpoint where one fits, with that place."""
+        if not checkpoint.has_names:
+            return {path: place for path, shapes in self._all() if (place := _as_listed(checkpoint, shapes))}
+        found = {}
+        for name in dict.fromkeys(family(view) for view in checkpoint.views()):
+            for path, shapes in self._all(name) if name else ():
+                without = {key: shape for key, shape in shapes.items() if key != "sigmas"}
+                places = checkpoint.fits(shapes) or checkpoint.fits(without)
+                found |= {path: min(places, key=_rank)} if places else {}
+        first = min(map(_rank, found.values()), default=None)
+        return {path: place for path, place in found.items() if _rank(place) == first}
+
+    def describe(self, checkpoint: Checkpoint, given: Shapes | None = None) -> str:
+        """Say what a checkpoint is, for a message: its config, or its family and the nearest config.
+
+        Args:
+            checkpoint: Of a network.
+            given: Shapes of a config's network that it does not fit, whose differences are named beside.
+        """
         if checkpoint.path.is_dir():
             return "read its config.json by leaving -c out"
-        found = self.matching(checkpoint)
-        if found and _lacks_levels(checkpoint):
-            return f"they are of {_list(found)}, saved by diffusers; give the folder with their config.json"
+        found = self._fitting(checkpoint)
+        if found and _lacks_levels(found):
+            return (
+                f"they are of {_list([*found])}, saved by diffusers; give the folder with their config.json"
+            )
         if found:
-            return f"they are of {_list(found)}; give it with -c, or leave -c out"
-        own = checkpoint.shapes()
-        name = family(own)
-        if name is None or not own:
-            return f"they are {stranger(own)}" if own else "a list of tensors that fits no config"
+            return f"they are of {_list([*found])}; give it with -c, or leave -c out"
+        views = checkpoint.views()
+        known = [(name, shapes_of(view)) for view in views if (name := family(view))]
+        if not known:
+            return f"they are {stranger(views[0])}" if views else "a list of tensors that fits no config"
+        return self._nearest(*known[0], given)
+
+    def _nearest(self, name: str, own: Shapes, given: Shapes | None) -> str:
+        """Say how weights of a known family differ from every config."""
         candidates = list(self._all(name))
         if not candidates:
             return f"they are of a network of the family {name}, for which there are no configs"
         path, shapes = min(candidates, key=lambda pair: _distance(own, pair[1]))
+        if given is not None and _distance(own, given) < 1:
+            return f"they are of the family {name}; change in the config what these tensors tell"
+        if given is not None:
+            return f"they are of the family {name}; the nearest config is {path}, not the given one"
         differences = "\n".join(describe_mismatch(own, shapes))
         return (
             f"they are of the family {name}, but of another size than every config; the nearest is {path}:\n"
             + (differences + "\nwrite a config for them")
         )
 
-    def _all(self, name: str | None = "") -> Iterable[tuple[Path, dict[str, torch.Size]]]:
+    def _all(self, name: str = "") -> Iterable[tuple[Path, dict[str, torch.Size]]]:
         """Yield each config of a family, or of all, with its network's shapes."""
         if self._configs is None:
             paths = sorted(self._folder.rglob("*.yaml"))
@@ -167,7 +191,8 @@ class Shelf:
             if name in ("", names[type(config.model)]):
                 yield path, self.shapes(config.model)
 
-    def _tell_apart(self, checkpoint: Checkpoint, found: list[Path], hint: str) -> Path:
+    def _tell_apart(self, checkpoint: Checkpoint, places: dict[Path, Candidate], hint: str) -> Path:
+        found = list(places)
         known = [path for path in found if hint and path == self._folder / f"{hint}.yaml"]
         if known:
             return known[0]
@@ -176,7 +201,7 @@ class Shelf:
         named = [path for path in found if path.stem == stem] or [path for path in found if path.stem in stem]
         if named and all(self._samples_as(named[0], path) for path in named):
             return named[0]
-        by_noise = [path for path in found if self._has_noise_of(checkpoint, path)]
+        by_noise = [path for path in found if self._has_noise_of(places[path], path)]
         if by_noise and all(self._samples_as(by_noise[0], path) for path in by_noise):
             return by_noise[0]
         if len(alike) == len(found):
@@ -193,8 +218,8 @@ class Shelf:
             b, model=None
         )
 
-    def _has_noise_of(self, checkpoint: Checkpoint, path: Path) -> bool:
-        sigmas, largest = checkpoint.named.get("sigmas"), self._configs[path].diffusion.sigma_max
+    def _has_noise_of(self, place: Candidate, path: Path) -> bool:
+        sigmas, largest = place.named.get("sigmas"), self._configs[path].diffusion.sigma_max
         return (
             sigmas is not None
             and largest is not None
@@ -202,9 +227,10 @@ class Shelf:
         )
 
 
-def _lacks_levels(checkpoint: Checkpoint) -> bool:
+def _lacks_levels(found: dict[Path, Candidate]) -> bool:
     """Whether it is of an NCSN++ without its folder of diffusers, which says how images are centred."""
-    return "sigmas" not in checkpoint.named and family(checkpoint.named) == "ncsnpp"
+    named = next(iter(found.values())).named
+    return "sigmas" not in named and family(named) == "ncsnpp"
 
 
 def _without_dropout(model: Any) -> Any:
@@ -212,12 +238,18 @@ def _without_dropout(model: Any) -> Any:
     return dataclasses.replace(model, dropout=0.0) if hasattr(model, "dropout") else model
 
 
-def _without_levels(shapes: Shapes, own: Shapes) -> Shapes:
-    return {key: shape for key, shape in shapes.items() if key != "sigmas" or key in own}
+def _as_listed(checkpoint: Checkpoint, shapes: Shapes) -> Candidate | None:
+    """Return the list of a checkpoint that has all tensors of a network in its order."""
+    for state in checkpoint.states:
+        if [stored.shape for stored in state.listed] == list(shapes.values()):
+            named = dict(zip(shapes, state.listed, strict=True))
+            return Candidate(state.where, is_average(state.where), named)
+    return None
 
 
-def _fits_list(checkpoint: Checkpoint, shapes: Shapes) -> bool:
-    return [stored.shape for stored in checkpoint.listed] == list(shapes.values())
+def _rank(place: Candidate) -> tuple[bool, bool, str]:
+    """Order places: averages first, and of two networks in one file that with classes."""
+    return not place.averaged, "uncond" in place.where, place.where
 
 
 def _distance(own: Shapes, shapes: Shapes) -> float:

@@ -10,6 +10,7 @@ from utils import download, hub
 from utils.download import DownloadError
 from utils.quote import plain
 from utils.registry import Entry, Mirror, cache_folder, find_entry, near_names, read_registry
+from utils.weight_formats import check_regular
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class Source:
             return self.path
         folder = cache_folder(self.weights_dir)
         if self.entry is not None:
-            return self.entry.on_disk(folder)
+            found = self.entry.on_disk(folder)
+            return found if found is not None and download.is_there(found) else None
         if self.address is not None and not self.address.startswith("hf://"):
             target = folder / download.file_name(self.address)
-            return target if target.is_file() else None
+            return target if download.is_there(target) else None
         return None
 
     def fetch(self) -> Path:
@@ -128,7 +130,9 @@ def parse(text: str, weights_dir: Path | None = None) -> Source:
         return Source(text, address=text, weights_dir=weights_dir)
     path = Path(text)
     registry = read_registry()
-    if path.exists():
+    if text and path.exists():
+        if not path.is_dir():
+            check_regular(path)
         known = [entry for entry in registry.values() if entry.file == path.name]
         return Source(text, path, known[0] if len(known) == 1 else None, weights_dir=weights_dir)
     entry = find_entry(text, registry)

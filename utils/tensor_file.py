@@ -1,22 +1,20 @@
 """Files of tensors: nothing in them is run, and no tensor is read before it is wanted."""
 
-import json
 import mmap
-import pickle
-import re
+import threading
 import warnings
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from utils import weight_formats
 from utils.quote import plain
 
 _FLOATS = {
@@ -25,33 +23,10 @@ _FLOATS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-_LARGEST_INDEX = 64 * 2**20  # bytes of a pickle; that of a thousand tensors takes 0.2 MB
 _MAPPED_FROM = 2**20  # bytes; less is copied, for each mapping holds a file open: 186 of the largest network
 _ALLOWED = "weights are float16, bfloat16, float32 or float64: save them as one of these"
-_AGAIN = "not a checkpoint of torch.save, or a truncated one; fetch it again"
-
-_OTHER_FORMATS = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the weights; run `git lfs pull` beside it"),
-    (b"\x89HDF", "an HDF5 file of Keras or TensorFlow; convert it to .safetensors in the program it is from"),
-    (b"GGUF", "a GGUF file of quantized weights; give the weights that it was made from"),
-    (b"\x93NUMPY", "a NumPy array; save the network's state dict as .safetensors"),
-    (b"\x1f\x8b", "a gzip archive; unpack it and give the file inside"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and give the file inside"),
-    (b"Rar!", "a RAR archive; unpack it and give the file inside"),
-    (b"\xfd7zXZ", "an xz archive; unpack it and give the file inside"),
-    (b"\x89PNG", "a picture; give a checkpoint"),
-    (b"\xff\xd8\xff", "a picture; give a checkpoint"),
-    (b"{", "a JSON text instead of weights; where it is a config.json, give the folder that it lies in"),
-)
-_KINDS_NOT_READ = {
-    b"torch._utils\n_rebuild_sparse_tensor\n": "sparse tensors",
-    b"torch._utils\n_rebuild_sparse_csr_tensor\n": "sparse tensors",
-    b"torch._utils\n_rebuild_qtensor\n": "quantized tensors",
-    b"torch._utils\n_rebuild_nested_tensor\n": "nested tensors",
-    b"torch._utils\n_rebuild_meta_tensor_no_storage\n": "tensors of the meta device, which have no values",
-    b"torch._utils\n_rebuild_wrapper_subclass\n": "tensors of a class of their own",
-    b"torch._tensor\n_rebuild_from_type_v2\n": "tensors of a class of their own",
-}
+_LOADING = threading.Lock()
+"""Held where warnings are switched off, which threads cannot do at one time."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +69,6 @@ def is_tensor(value: Any) -> bool:
 def open_tensors(path: Path) -> TensorFile:
     """Open a checkpoint of safetensors or torch.save, told by what is in it, whatever its name.
 
-    A pickle is read by torch's restricted loader only, which builds tensors and plain containers.
-
     Args:
         path: The file.
 
@@ -103,48 +76,55 @@ def open_tensors(path: Path) -> TensorFile:
         ValueError: It is empty, broken, of another format, or holds more than tensors and plain values.
         OSError: It cannot be opened.
     """
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        raise ValueError(f"{path}: the file is empty; download it again")
-    if _is_safetensors(head) or path.suffix == ".safetensors":
-        _refuse_other_formats(path, b"" if _is_safetensors(head) else head)
-        return _open_safetensors(path)
-    _refuse_other_formats(path, head)
-    if head.startswith(b"PK\x03\x04"):
-        return _open_zip(path)
-    if head[257:262] == b"ustar":
-        raise ValueError(f"{path}: a tar archive; unpack it and give the file inside")
-    return TensorFile(_load(path, map_location="cpu"), partial(_store_loaded, path))
-
-
-def _is_safetensors(head: bytes) -> bool:
-    return head[8:9] == b"{" and head[5:8] == b"\0\0\0"
-
-
-def _refuse_other_formats(path: Path, head: bytes) -> None:
-    if head.lstrip()[:1] == b"<":
-        raise ValueError(f"{path}: a web page instead of weights, the download failed; fetch it again")
-    for magic, what in _OTHER_FORMATS:
-        if head.startswith(magic):
-            raise ValueError(f"{path}: {what}")
-
-
-def _open_safetensors(path: Path) -> TensorFile:
+    weight_formats.check_regular(path)
     try:
-        with safe_open(path, framework="pt"):  # it checks the header: sizes, overlaps, the file's length
-            pass
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: broken or truncated safetensors file ({plain(error)})") from None
-    header.pop("__metadata__", None)
-    content = {
-        name: _Described(facts["dtype"], torch.Size(facts["shape"]), 8 + length + facts["data_offsets"][0])
-        for name, facts in header.items()
+            head = file.read(512)
+            weight_formats.refuse_start(head, path.suffix == ".safetensors")
+            if weight_formats.has_header(head) or path.suffix == ".safetensors":
+                header = _read_header(path, file)
+                return TensorFile(header, partial(_store_described, path))
+            is_archive = head.startswith(b"PK")
+            # On the meta device a tensor is its shape and, since torch 2.11, its place in the file.
+            content, records = _load(file, "meta" if is_archive else "cpu")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return TensorFile(
+        content, partial(_store_placed, path, records) if is_archive else partial(_store_loaded, path)
+    )
+
+
+def load_tensors(file: BinaryIO) -> Any:
+    """Return what torch.save wrote, read at once: tensors and plain containers, or nothing.
+
+    Raises:
+        ValueError: It is broken or holds anything else; the message says what, without the file's name.
+    """
+    return _load(file, "cpu")[0]
+
+
+def _read_header(path: Path, file: BinaryIO) -> dict[str, _Described]:
+    header = weight_formats.read_header(file)
+    try:
+        with safe_open(path, framework="pt"):  # it checks the header once more: overlaps, types
+            pass
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise ValueError(f"broken or truncated safetensors file ({plain(error)})") from None
+    return {
+        name: _Described(dtype, torch.Size(shape), start) for name, (dtype, shape, start) in header.items()
     }
-    return TensorFile(content, partial(_store_described, path))
+
+
+def _load(file: BinaryIO, device: str) -> tuple[Any, dict[int, int]]:
+    """Load what was checked; return also the sizes of an archive's records by their places."""
+    records = weight_formats.check_saved(file)
+    file.seek(0)
+    try:
+        with _LOADING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location=device, weights_only=True), records
+    except Exception:  # torch raises many kinds for a broken file, whose texts advise an unsafe load
+        raise ValueError("not a checkpoint of torch.save, or a truncated one; fetch it again") from None
 
 
 def _store_described(path: Path, name: str, tensor: _Described) -> Stored:
@@ -153,89 +133,6 @@ def _store_described(path: Path, name: str, tensor: _Described) -> Stored:
     strides = torch.empty(tensor.shape, device="meta").stride()
     dtype, shape = _FLOATS[tensor.dtype], tensor.shape
     return Stored(shape, partial(_read, path, tensor.start, dtype, shape, strides))
-
-
-def _open_zip(path: Path) -> TensorFile:
-    records = _check_zip(path)
-    # On the meta device a tensor is its shape and, since torch 2.11, its place in the file.
-    return TensorFile(_load(path, map_location="meta"), partial(_store_placed, path, records))
-
-
-def _check_zip(path: Path) -> dict[int, int]:
-    """Return the size of every record by its place in the file, both in bytes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            indices = [entry for entry in entries if entry.filename.split("/")[1:] == ["data.pkl"]]
-            _check_entries(path, entries, names, indices)
-            index = archive.read(indices[0])
-            records = {_start(path, entry): entry.file_size for entry in entries}
-            order = [archive.read(name) for name in names if name.split("/")[1:] == ["byteorder"]]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, UnicodeDecodeError):
-        raise ValueError(f"{path}: {_AGAIN}") from None
-    if order and order[0] != b"little":
-        raise ValueError(f"{path}: written on a big-endian machine; save it as .safetensors there")
-    for function, kind in _KINDS_NOT_READ.items():
-        if function in index:
-            raise ValueError(f"{path}: holds {kind}; save the network's plain, dense tensors")
-    return records
-
-
-def _start(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Return where the content of an entry begins: after its own header, name and padding."""
-    with path.open("rb") as file:
-        file.seek(entry.header_offset + 26)
-        lengths = file.read(4)
-    return (
-        entry.header_offset
-        + 30
-        + int.from_bytes(lengths[:2], "little")
-        + int.from_bytes(lengths[2:], "little")
-    )
-
-
-def _check_entries(path: Path, entries: list[zipfile.ZipInfo], names: list[str], indices: list) -> None:
-    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-        raise ValueError(f"{path}: a TorchScript program, which could run code; give its state dict")
-    if any(name.endswith(".npy") for name in names):
-        raise ValueError(f"{path}: an archive of NumPy arrays; save the state dict as .safetensors")
-    if len(indices) != 1:
-        raise ValueError(
-            f"{path}: a zip archive, but not of torch.save; where it holds a checkpoint, unpack it"
-        )
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError(
-            f"{path}: a checkpoint that was zipped a second time; give it as torch.save wrote it"
-        )
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: holds two entries of one name, so it was tampered with; fetch it again")
-    if indices[0].file_size > _LARGEST_INDEX:
-        raise ValueError(f"{path}: describes its tensors in {indices[0].file_size} bytes; no checkpoint does")
-
-
-def _load(path: Path, map_location: str) -> Any:
-    # The texts of torch's own errors and warnings advise an unsafe load, so none of them is passed on.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        blocked = re.search(r"GLOBAL ([\w.]+)|type ([\w.]+) that", str(error))
-        if not blocked and "Unsupported operand" in str(error):
-            raise ValueError(
-                f"{path}: damaged, or pickled otherwise than torch.save does by default; fetch it again, or "
-                "save it as .safetensors"
-            ) from None
-        if not blocked:
-            raise ValueError(f"{path}: {_AGAIN}") from None
-        raise ValueError(
-            f"{path}: besides tensors it holds {blocked[1] or blocked[2]}, which could run code, so it is "
-            "not loaded; where you trust its source, save its state dict as .safetensors in the program that "
-            "it is from"
-        ) from None
-    except Exception:  # a broken pickle can raise anything
-        raise ValueError(f"{path}: {_AGAIN}") from None
 
 
 def _store_placed(path: Path, records: dict[int, int], name: str, tensor: Tensor) -> Stored:

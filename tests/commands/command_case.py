@@ -10,6 +10,7 @@ MODEL = {
     "channel_mult": [1, 2],
     "num_res_blocks": 1,
     "attention_resolutions": [8],
+    "num_heads": 1,
     "num_classes": 4,
 }
 CONFIG = {

@@ -213,6 +213,7 @@ def test_the_config_of_what_leads_may_be_left_out(case, capsys):
 @pytest.fixture
 def classifier(tmp_path):
     keys = ("image_size", "model_channels", "channel_mult", "num_res_blocks", "attention_resolutions")
+    keys += ("num_heads",)
     model = {
         "name": "adm_classifier",
         "out_channels": 2,

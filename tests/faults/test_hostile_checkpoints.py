@@ -6,6 +6,7 @@ damages with HOSTILE_SEED=1 in the environment.
 
 import argparse
 import collections
+import contextlib
 import gzip
 import io
 import json
@@ -27,10 +28,14 @@ from torch import nn
 
 from models import CONFIG_CLASSES, build_empty, build_model
 from models.ddpm_unet import DDPMUNetConfig
+from tests.faults import hostile_weights as hostile
+from tests.faults.hostile_weights import archive, header, long, named, old, saved, text, zipped
 from tests.faults.mutations import mutate
-from utils import tensor_file
+from utils import tensor_file, weight_formats
 from utils.checkpoint import load_weights, open_checkpoint
-from utils.recognize import Shelf
+from utils.inputs import read_pair
+from utils.latents import Latents
+from utils.recognize import Shelf, read_config
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS, MAX_MESSAGE = 10, 4000
@@ -42,20 +47,6 @@ CONFIG = DDPMUNetConfig(
     attention_resolutions=(4,),
 )
 WEIGHT = torch.ones(4, 3)
-
-
-def saved(content, **options):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **options)
-    return buffer.getvalue()
-
-
-def zipped(entries, compression=zipfile.ZIP_STORED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, data in entries:
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def entries_of(data):
@@ -84,11 +75,6 @@ def tarred(data):
     return buffer.getvalue()
 
 
-def header(facts, data=b""):
-    text = facts if isinstance(facts, bytes) else json.dumps(facts).encode()
-    return len(text).to_bytes(8, "little") + text + data
-
-
 def described(dtype="F32", shape=(1,), offsets=(0, 4)):
     return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
 
@@ -98,7 +84,19 @@ class Payload:
         return os.mkdir, ("/tmp/hostile-was-run",)
 
 
+CONFIG_JSON = """{"sample_size": 16, "block_out_channels": [32, 64], "layers_per_block": 1, "norm_eps": 1e-6,
+"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D"],
+"attention_head_dim": null, "downsample_padding": 0, "flip_sin_to_cos": false, "freq_shift": 1,
+"in_channels": 3, "out_channels": 3, "dropout": 0.0, "norm_num_groups": 32, "mid_block_scale_factor": 1}"""
+LATENTS = Latents(pathlib.Path("/"), {}, (3, 4, 4))
 FLAT = saved({"a": WEIGHT})
+GROWN = (
+    b"}("
+    + b"".join(long(i) + b"N" for i in range(9_000))
+    + b"uq\x00]("
+    + (named("collections OrderedDict") + b")Rh\x00b") * 800
+    + b"e"
+)
 STATE = {"a": WEIGHT}
 KINDS = {
     "empty": (b"", "the file is empty"),
@@ -150,6 +148,46 @@ KINDS = {
         saved({"epoch": 3, "name": "x" * 9999}),
         r"no state dict; found a dict with epoch \(int\)",
     ),
+    **{
+        f"{name}, {form.__name__}": (
+            form(named(name) + rest),
+            f"holds {name.replace(' ', '.')}, which {what}",
+        )
+        for form in (archive, old)
+        for name, rest, what in (
+            ("builtins bytearray", long(2**33) + b"\x85R", "is neither a tensor nor a plain container"),
+            ("builtins set", long(2**33) + b"\x85R", "is neither"),
+            ("collections Counter", b"]\x85R", "is neither"),
+            ("collections deque", b"]\x85R", "is neither"),
+            ("os system", text("true") + b"\x85R", "could run code"),
+        )
+    },
+    "nested": (archive(b"]" * 999 + b"a" * 998), "nests more than 100 containers"),
+    "copied": (archive(GROWN), "its containers grow out of all proportion"),
+    "long": (archive(b"N0" * 10**6 + b"N"), "pickled otherwise"),
+    "many": (old(b"]" + b"Na" * 600_000), "describes more than any checkpoint does"),
+    "open": (archive(b"]" * 10**5), "describes more than any checkpoint does"),
+    "slow keys": (archive(b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00Ns"), "keys are no plain texts"),
+    "claims": (
+        old(
+            b"}"
+            + text("a")
+            + b"("
+            + text("storage")
+            + named("torch FloatStorage")
+            + text("0")
+            + text("cpu")
+            + long(2**40)
+            + b"tQs"
+        ),
+        "not a checkpoint of torch.save, or a truncated one",
+    ),
+    "0 beside 2^40": (
+        header(described(shape=(0, 2**40, 2**40), offsets=(0, 0))),
+        "broken or truncated safetensors",
+    ),
+    "0 beside 2^63": (header(described(shape=(0, 2**63), offsets=(0, 0))), "broken or truncated safetensors"),
+    "optimizer": (saved({"state": {0: {"step": WEIGHT}}, "param_groups": []}), "an optimizer's state, not a"),
     "too short": (header(described(), b"\0\0"), "broken or truncated safetensors"),
     "endless header": ((2**40).to_bytes(8, "little") + b"{", "broken or truncated safetensors"),
     "overlap": (header({**described(), "b": described()["a"]}, bytes(4)), "broken or truncated safetensors"),
@@ -231,7 +269,7 @@ def check(path, shapes, shelf):
 def test_damaged_checkpoints_load_or_are_refused(tmp_path, shapes, originals, request, recwarn, monkeypatch):
     monkeypatch.setattr(tensor_file, "_MAPPED_FROM", 2**12)  # as large ones are read
     shelf, loaded = Shelf(CONFIG_CLASSES, build_empty), collections.Counter()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     for name, data in originals.items():
         (tmp_path / name).write_bytes(data)
         assert check(tmp_path / name, shapes, shelf)
@@ -240,11 +278,94 @@ def test_damaged_checkpoints_load_or_are_refused(tmp_path, shapes, originals, re
         name = rng.choice(list(originals))
         path = tmp_path / f"{i}-{name}"
         path.write_bytes(damage(rng, name, originals[name]))
-        since = time.monotonic()
-        loaded[check(path, shapes, shelf)] += 1
-        assert time.monotonic() - since < SECONDS, (i, name)
+        with in_time(i, name):
+            loaded[check(path, shapes, shelf)] += 1
         path.unlink()
     assert loaded[False]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 500_000, grown  # kB; no damage makes it allocate what the file does not hold
+    assert peak() - before < 500_000  # kB; no damage makes it allocate what the file does not hold
     assert not [w for w in recwarn if "torch.load" in str(w.message)]
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextlib.contextmanager
+def in_time(*what):
+    since = time.monotonic()
+    yield
+    assert time.monotonic() - since < SECONDS, what
+
+
+def test_made_up_pickles_and_headers_are_refused_as_weights_and_as_inputs(tmp_path, request):
+    """None of them holds this network, or a pair."""
+    before, shelf = peak(), Shelf(CONFIG_CLASSES, build_empty)
+    for i in range(request.config.getoption("--hostile_checkpoints")):
+        rng = random.Random(f"{SEED}-made-{i}")
+        make = rng.choice((hostile.hostile_pickle, hostile.hostile_pickle, hostile.hostile_header))
+        path = tmp_path / f"{i}.{'safetensors' if make is hostile.hostile_header else 'pth'}"
+        path.write_bytes(make(rng))
+        with in_time(i, make.__name__):
+            assert not check(path, {"a": torch.Size([7])}, shelf)
+        for read in (read_pair, weight_formats.check_whole, lambda p: LATENTS.load(str(p))):
+            with in_time(i, make.__name__):
+                problem = message_of(lambda: read(path))  # noqa: B023
+            assert problem or read is weight_formats.check_whole
+        path.unlink()
+    assert peak() - before < 500_000
+    assert not os.path.exists("/tmp/hostile-was-run")
+
+
+def test_networks_under_any_wrappers_load_whole_or_not_at_all(tmp_path, request):
+    """What is loaded is one of the networks, and an average where one fits."""
+    shapes = {"in.weight": (3, 2), "in.bias": (3,), "mid.0.weight": (3, 3), "out.weight": (1, 3)}
+    expected = {key: torch.Size(shape) for key, shape in shapes.items()}
+    outcomes = collections.Counter()
+    for i in range(3 * request.config.getoption("--hostile_checkpoints")):
+        rng = random.Random(f"{SEED}-wrapped-{i}")
+        nets = [
+            {k: torch.full(s, float(n)) for k, s in shapes.items()} for n in range(rng.choice((1, 1, 2, 3)))
+        ]
+        path = tmp_path / f"{i}.pt"
+        path.write_bytes(saved(hostile.wrapped(rng, nets)))
+        state = {}
+        with in_time(i):
+            problem = message_of(lambda: state.update(load_weights(path, expected)))  # noqa: B023
+        path.unlink()
+        outcomes["refused" if problem else "loaded"] += 1
+        assert problem or any(is_mostly(state, net) for net in nets), i
+    assert min(outcomes["loaded"], outcomes["refused"]) > 0
+
+
+def is_mostly(state, net):
+    """Whether at least half of a state is of a network; an average may lack what the raw weights have."""
+    return sum(torch.equal(net[key], state[key]) for key in net) >= len(net) / 2
+
+
+def message_of(call):
+    """Return the message of what is refused, nothing of what is not."""
+    try:
+        call()
+    except ValueError as error:
+        message = str(error)
+    else:
+        return ""
+    assert 0 < len(message) < MAX_MESSAGE
+    assert all(c.isprintable() or c == "\n" for c in message), message
+    return message
+
+
+def test_numbers_of_folders_are_read_or_refused(tmp_path, request):
+    facts = json.loads(CONFIG_JSON)
+    scheduler = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+    for i in range(3 * request.config.getoption("--hostile_checkpoints")):
+        rng = random.Random(f"{SEED}-folder-{i}")
+        for name, section in (("config.json", dict(facts)), ("scheduler_config.json", dict(scheduler))):
+            if rng.random() < 0.7:
+                section[rng.choice([*section])] = rng.choice((*hostile.NUMBERS, [1] * 99, {"a": 1}, [None]))
+            text_of = json.dumps(section)
+            if rng.random() < 0.2:
+                text_of = mutate(rng, text_of.encode()).decode("latin1")
+            (tmp_path / name).write_text(text_of, encoding="latin1")
+        with in_time(i):
+            message_of(lambda: build_empty(read_config(tmp_path / "config.json", CONFIG_CLASSES).model))

@@ -247,6 +247,9 @@ def test_heads_share_the_channels_evenly(tmp_path):
     tree["model"]["num_heads"] = 7
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
     assert "cannot be shared by 7 heads" in build_or_message(tmp_path / "c.yaml")
+    del tree["model"]["num_heads"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    assert "num_heads and num_head_channels: found neither" in build_or_message(tmp_path / "c.yaml")
 
 
 def test_a_small_file_that_unfolds_is_refused(tmp_path):

@@ -43,7 +43,7 @@ def test_augmented_pictures_differ_in_place_and_side():
 CONFIG = {
     "model": {
         **{"name": "adm", "image_size": 32, "out_channels": 3, "model_channels": 32, "channel_mult": [1]},
-        **{"num_res_blocks": 1, "attention_resolutions": [], "num_classes": 3},
+        **{"num_res_blocks": 1, "attention_resolutions": [], "num_classes": 3, "num_heads": 1},
     },
     "diffusion": {"num_timesteps": 50, "schedule": "cosine", "prediction": "v"},
     "classes": ["apple", "pear"],

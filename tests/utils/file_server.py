@@ -1,10 +1,23 @@
 """A local HTTP server that gives files well or badly."""
 
+import json
+import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def weights(size: int, seed: int = 0) -> bytes:
+    """Return a safetensors file of this many bytes, the header included."""
+    count = size - 128
+    facts = {"a": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}
+    return (
+        (120).to_bytes(8, "little")
+        + json.dumps(facts).ljust(120).encode()
+        + random.Random(seed).randbytes(count)
+    )
 
 
 class FileServer(ThreadingHTTPServer):
@@ -23,7 +36,12 @@ class FileServer(ThreadingHTTPServer):
         self.cut: Callable[[], int] | None = None
         """Says after how many bytes of a response the connection ends."""
         self.pause = 0.0
-        """Before each of ten pieces of a response."""
+        """Before each piece of a response."""
+        self.pieces = 10
+        self.announce = True
+        """Whether the length of a response is said."""
+        self.obeys = True
+        """Whether If-Range is heeded."""
         self.requests: list[tuple[str, str | None]] = []
         """Path and Range of each."""
 
@@ -53,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _give(self, wanted: str | None):
         server, data, start = self.server, self.server.data, 0
         current = {server.headers.get("ETag"), server.headers.get("Last-Modified")}
-        if wanted and server.ranges and self.headers.get("If-Range") in {None, *current}:
+        same = self.headers.get("If-Range") in {None, *current} or not server.obeys
+        if wanted and server.ranges and same:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(data):
                 self._answer(416, {"Content-Range": f"bytes */{len(data)}"}, b"")
@@ -65,11 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.announce:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if status in (200, 206) and self.server.cut is not None:
             body = body[: self.server.cut()]
-        step = max(1, len(body) // 10) if self.server.pause else max(1, len(body))
+        step = max(1, len(body) // self.server.pieces) if self.server.pause else max(1, len(body))
         for i in range(0, len(body), step):
             time.sleep(self.server.pause)
             self.wfile.write(body[i : i + step])

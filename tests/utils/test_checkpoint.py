@@ -192,11 +192,13 @@ def saved(tmp_path):
 def test_two_networks_in_a_file_can_be_told_apart(saved, state):
     path = saved({"model": {**parted("unet_cond", state), **parted("unet_uncond", zeroed(state))}})
     found = open_checkpoint(path)
-    assert list(found.parts) == ["unet_cond", "unet_uncond"]
-    assert found.part("unet_uncond").named["2.bias"].read() == 0
-    with pytest.raises(ValueError, match="has no part 'unet'; its networks are unet_cond, unet_uncond"):
+    for name, value in (("unet_uncond", 0), ("model.unet_cond", state["2.bias"])):
+        assert found.part(name).states[0].named["2.bias"].read() == value
+    with pytest.raises(
+        ValueError, match=r"has no part 'unet'; its parts are model\.unet_cond, model\.unet_unc"
+    ):
         found.part("unet")
-    with pytest.raises(ValueError, match="has no part 'unet'; it holds one network"):
+    with pytest.raises(ValueError, match="has no part 'unet'; its parts are"):
         open_checkpoint(saved(state)).part("unet")
 
 
@@ -247,14 +249,14 @@ def test_the_form_of_a_file_is_told_by_its_content(tmp_path, state):
 
 def test_an_explanation_is_part_of_the_message(saved):
     with pytest.raises(ValueError, match="do not fit the config's network; they are green\n  missing: a"):
-        load_weights(saved({"b": torch.ones(1)}), {"a": torch.Size([1])}, lambda found: "they are green")
+        load_weights(saved({"b": torch.ones(1)}), {"a": torch.Size([1])}, lambda *_: "they are green")
 
 
 def test_a_limit_on_open_files_is_not_reached(saved):
     path = saved({str(i): torch.full((2**18,), float(i)) for i in range(40)})
     code = (
         "import resource, sys; from pathlib import Path; from utils.checkpoint import open_checkpoint\n"
-        "found = open_checkpoint(Path(sys.argv[1])).named\n"
+        "found = open_checkpoint(Path(sys.argv[1])).views()[0]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
         "tensors = [stored.read() for stored in found.values()]\n"
         "assert [float(tensor.mean()) for tensor in tensors] == list(range(40))"

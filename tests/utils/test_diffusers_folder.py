@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -206,6 +207,12 @@ def test_noise_levels_are_added(tmp_path):
         ({"block_out_channels": None}, "expected lists"),
         ({"layers_per_block": 10**9}, "layers_per_block: found 1000000000, expected a whole number"),
         ({"sample_size": "x"}, "sample_size: found 'x'"),
+        ({"sample_size": True}, "sample_size: found True"),
+        ({"freq_shift": True}, "freq_shift: found True, our network has 1"),
+        ({"norm_eps": 10**400}, "norm_eps a whole number of 1329 bits: expected a number"),
+        ({"norm_eps": float("inf")}, "norm_eps inf: expected a number"),
+        ({"dropout": "much"}, "dropout: expected number, got 'much'"),
+        ({"dropout": -1}, "dropout -1.0: allowed is 0 to 1"),
     ],
 )
 def test_another_network_is_refused_with_every_difference(tmp_path, changes, message):
@@ -223,7 +230,13 @@ def test_another_network_is_refused_with_every_difference(tmp_path, changes, mes
         ({"trained_betas": [0.1]}, "trained_betas"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid': allowed are linear"),
         ({"prediction_type": "flow"}, "prediction_type 'flow'"),
-        ({"beta_start": None, "num_train_timesteps": "many"}, "incomplete or of another kind"),
+        ({"beta_start": None, "num_train_timesteps": "many"}, "num_timesteps: expected whole number"),
+        ({"num_train_timesteps": True}, r"num_timesteps: expected whole number, got True \(bool\)"),
+        ({"beta_end": True}, r"beta_end: expected number or null, got True"),
+        ({"beta_end": float("nan")}, "beta_end nan: expected a number"),
+        ({"beta_end": 10**400}, "beta_end a whole number of 1329 bits: expected a number"),
+        ({"num_train_timesteps": 10**15}, "num_timesteps: expected whole number of at most"),
+        ({"beta_schedule": ["linear"]}, "beta_schedule"),
         ("[]", "expected an object with fields"),
         ("{", "not readable as JSON"),
         (None, "has no scheduler_config.json; give a config"),
@@ -246,10 +259,28 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     ):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"has no diffusion_pytorch_model.safetensors or .*\.bin; download"):
+    with pytest.raises(ValueError, match=r"has no weights; download the whole folder, with diffusion_"):
         open_checkpoint(tmp_path)
     (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")
     with pytest.raises(ValueError, match="its weights are in several files"):
+        open_checkpoint(tmp_path)
+
+
+def test_halves_and_averages_are_taken_and_what_lacks_is_named(tmp_path, caplog):
+    network, average = network_of(DDPM), network_of(DDPM, seed=1)
+    network.save_pretrained(tmp_path / "unet", variant="fp16")
+    scheduler_of(DDPM).save_pretrained(tmp_path / "scheduler")
+    assert difference(ours(tmp_path)[1], network, DDPM) < bound(DDPM)
+    average.save_pretrained(tmp_path / "unet_ema")
+    caplog.set_level("INFO")
+    assert difference(ours(tmp_path)[1], average, DDPM) < bound(DDPM)
+    assert caplog.messages == [f"{tmp_path.name}: took the EMA weights under unet_ema"]
+    assert difference(ours(tmp_path / "unet")[1], network, DDPM) < bound(DDPM)
+    assert caplog.messages[1:] == ["unet: took the weights under unet"]
+    shutil.rmtree(tmp_path / "unet_ema")
+    file = tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
+    with pytest.raises(ValueError, match=r"has only diffusion_pytorch_model\.non_ema\.safetensors; download"):
         open_checkpoint(tmp_path)
 
 

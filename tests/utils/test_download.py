@@ -1,20 +1,24 @@
 """A download ends with the whole, right file, or with none and the commands to fetch it by hand."""
 
 import hashlib
+import io
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.utils.file_server import serve
-from utils import download
-from utils.download import DownloadError, Patience, file_name
+from tests.utils.file_server import serve, weights
+from utils import download, transfer
+from utils.download import file_name
 from utils.registry import Mirror
+from utils.transfer import DownloadError, Patience
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = random.Random(0).randbytes(200_000)
+DATA, OTHER = weights(200_000), weights(200_000, seed=1)
 SHA256, MD5 = hashlib.sha256(DATA).hexdigest(), hashlib.md5(DATA).hexdigest()
 FETCH = """
 import sys
@@ -56,8 +60,97 @@ def test_a_file_arrives_whole_and_is_not_fetched_again(get, server, tmp_path):
 def test_a_file_of_another_size_is_replaced(get, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/model.pt").write_bytes(DATA[:100])
-    assert get().read_bytes() == DATA[:100]  # who knows
     assert get(size=len(DATA)).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("left_there", [b"", b"<html>404</html>", DATA[:-1], DATA + b"x", b"PK\x03\x04" * 99])
+def test_what_an_earlier_program_left_is_asked_for_again(get, server, tmp_path, left_there):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/model.pt").write_bytes(left_there)
+    assert get(Mirror(address=server.url())).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("announce", [True, False])
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html>" + b"x" * 9999, "a web page instead of weights"),
+        (b"\n <html>log in</html>", "a web page instead of weights"),
+        (DATA[:-1], "broken or truncated safetensors"),
+        (b"garbage" * 999, "not a checkpoint of torch.save"),
+        (b"PK\x03\x04" + b"x" * 9999, "not a checkpoint of torch.save"),
+        (b"\x80\x02" + b"x" * 9999, "pickled otherwise|not a checkpoint"),
+    ],
+)
+def test_what_is_not_all_of_a_file_of_weights_never_gets_the_name(
+    get, server, tmp_path, data, problem, announce
+):
+    server.data, server.announce = data, announce
+    with pytest.raises(DownloadError, match=problem):
+        get(Mirror(address=server.url()))
+    assert left(tmp_path) == []
+    server.data = DATA
+    assert get(Mirror(address=server.url())).read_bytes() == DATA
+
+
+def test_a_checkpoint_cut_without_a_length_is_fetched_again(get, server, tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(9999)}, buffer, _use_new_zipfile_serialization=False)
+    server.data, server.announce = buffer.getvalue()[:-1], False
+    with pytest.raises(
+        DownloadError, match=r"no whole file of weights: not a checkpoint of torch.save, or a trunc"
+    ):
+        get(Mirror(address=server.url()))
+    server.data = buffer.getvalue()
+    assert get(Mirror(address=server.url())).read_bytes() == server.data
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"v2"'}, {}])
+@pytest.mark.parametrize("data", [OTHER, weights(199_999), weights(1500)])
+def test_two_versions_are_not_mixed_whatever_the_server_ignores(get, server, headers, data):
+    server.cut = iter([1600, 0, 0, 0]).__next__
+    with pytest.raises(DownloadError):
+        get(Mirror(address=server.url()))
+    server.cut, server.obeys, server.data, server.headers = None, False, data, headers
+    assert get(Mirror(address=server.url())).read_bytes() == data
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_a_server_does_the_file_is_one_that_it_gave_whole(get, server, tmp_path, seed):
+    rng, given = random.Random(seed), [DATA, OTHER, weights(150_000), weights(200_000, seed=2)]
+    kinds = [*given, b"", b"<html>", DATA[:-1], DATA[:5000] + OTHER[5000:-9]]
+    tags = {id(data): {"ETag": f'"{i}"'} for i, data in enumerate(kinds)}
+
+    def turn():
+        server.data = rng.choice(kinds)
+        server.headers = rng.choice((tags[id(server.data)], tags[id(server.data)], {}))
+        server.obeys, server.announce = rng.random() < 0.5, rng.random() < 0.7
+        server.ranges = rng.random() < 0.9
+        return rng.choice((0, 100, 50_000, 149_000, 10**9))
+
+    for _ in range(6):
+        server.cut = turn
+        try:
+            assert (
+                get(Mirror(address=server.url()), patience=Patience(fruitless=3, pause_s=0)).read_bytes()
+                in given
+            )
+        except DownloadError:
+            assert not (tmp_path / "cache/model.pt").exists()
+
+
+def test_a_slow_or_endless_body_is_given_up(get, server, tmp_path):
+    server.pause, server.pieces = 0.01, 10**6
+    slow = Patience(timeout_s=1, fruitless=3, pause_s=0.01, least_bytes=5000, window_s=0.3)
+    since = time.monotonic()
+    with pytest.raises(DownloadError, match=r"sent [\d,]+ bytes in \d s; try again later"):
+        get(Mirror(address=server.url()), patience=slow)
+    assert time.monotonic() - since < 5
+    server.pause, server.announce, server.data = 0.0, False, DATA + bytes(10**6)
+    with pytest.raises(DownloadError, match="sends more than 300,000 bytes; no such file is so large"):
+        get(Mirror(address=server.url()), patience=Patience(most_bytes=300_000))
+    assert "model.pt" not in left(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,8 +178,8 @@ def test_another_process_goes_on_only_where_the_file_is_the_same(get, server, he
         get(Mirror(address=server.url()))
     server.cut, server.requests = None, []
     server.headers = {name: value.replace("1", "2") for name, value in headers.items()}
-    server.data = DATA[::-1]  # a new version: the If-Range fails, all of it is sent
-    assert get(Mirror(address=server.url())).read_bytes() == DATA[::-1]
+    server.data = OTHER  # a new version: the If-Range fails, all of it is sent
+    assert get(Mirror(address=server.url())).read_bytes() == OTHER
     assert server.requests == [("/model.pt", "bytes=1000-")]
 
 
@@ -101,7 +194,7 @@ def test_without_a_validator_only_a_hash_allows_to_go_on(get, server, digest):
 def test_what_was_left_of_another_version_is_thrown_away_at_last(get, server):
     server.headers = {}
     server.cut = iter([1000, 0, 0, 0]).__next__
-    server.data = DATA[::-1]
+    server.data = OTHER
     with pytest.raises(DownloadError):
         get()
     server.cut, server.data = None, DATA
@@ -214,7 +307,7 @@ def test_offline_nothing_is_tried(get, server, monkeypatch, value):
 
 def test_a_full_disk_is_said_before_anything_is_fetched(get, server, monkeypatch, tmp_path):
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DownloadError, match=r"200,000 bytes are needed and 10 free; give --weights_dir"):
         get()
     assert left(tmp_path) == []

@@ -1,5 +1,6 @@
 """A checkpoint is recognised by its keys: family, config, and what is wrong with the one that was given."""
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -12,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from models import CONFIG_CLASSES, MODELS, build_empty, build_model
 from models.ddib_mlp import DDIBMLPConfig
 from models.point_mlp import PointMLPConfig
-from utils.checkpoint import Checkpoint, load_weights, open_checkpoint
+from utils.checkpoint import Checkpoint, load_weights, open_checkpoint, read_weights, shapes_of
 from utils.config import load_config
 from utils.diffusers_keys import Structure, key_pairs
+from utils.layout import State
 from utils.recognize import CONFIGS, Shelf, family, read_config, stranger
 from utils.tensor_file import Stored
 
@@ -24,7 +26,8 @@ SHELF = Shelf(CONFIG_CLASSES, build_empty)
 
 
 def checkpoint(shapes, name="x.pt"):
-    return Checkpoint(Path(name), {key: Stored(torch.Size(shape), None) for key, shape in shapes.items()})
+    named = {key: Stored(torch.Size(shape), None) for key, shape in shapes.items()}
+    return Checkpoint(Path(name), [State("", named)])
 
 
 def manifest(name):
@@ -45,9 +48,9 @@ def test_networks_of_points_are_recognised_but_have_no_configs(config):
     with torch.device("meta"):
         state = build_model(config).state_dict()
     found = checkpoint({key: tensor.shape for key, tensor in state.items()})
-    assert MODELS[family(found.named)][0] is type(config)
+    assert MODELS[family(found.views()[0])][0] is type(config)
     with pytest.raises(
-        ValueError, match=f"of the family {family(found.named)}, for which there are no configs"
+        ValueError, match=f"of the family {family(found.views()[0])}, for which there are no configs"
     ):
         SHELF.find(found)
 
@@ -65,7 +68,7 @@ def test_the_name_of_the_file_decides_between_equal_networks():
 def test_equal_networks_that_sample_differently_are_not_guessed():
     weights = ROOT / "weights/fruits64.safetensors"
     assert SHELF.find(open_checkpoint(weights)).stem == "fruits64"
-    shapes = open_checkpoint(weights).shapes()
+    shapes = shapes_of(open_checkpoint(weights).views()[0])
     with pytest.raises(
         ValueError, match=r"sample differently: configs/demo/fruits64.yaml or .*_ve.yaml; give"
     ):
@@ -76,7 +79,8 @@ def test_equal_networks_that_sample_differently_are_not_guessed():
 def test_noise_levels_in_the_file_decide(sigma_max):
     shapes = manifest("yang-song/score_sde_pytorch/church_ncsnpp_continuous")
     found = checkpoint(shapes)
-    found.named["sigmas"] = Stored(torch.Size([2000]), lambda: torch.linspace(sigma_max, 0.01, 2000))
+    levels = torch.linspace(sigma_max, 0.01, 2000)
+    found.states[0].named["sigmas"] = Stored(levels.shape, lambda: levels)
     config = load_config(SHELF.find(found), CONFIG_CLASSES)
     assert config.diffusion.sigma_max == sigma_max
 
@@ -117,9 +121,9 @@ def test_an_ncsnpp_of_diffusers_needs_its_folder():
 def test_a_list_is_recognised_by_its_shapes(nested):
     shapes = manifest("xyfJASON/diffusion-models-pytorch/ddpm_mnist")
     listed = [Stored(torch.Size(shape), None) for shape in shapes.values()]
-    assert SHELF.find(Checkpoint(Path("ema.pt"), {}, listed)).stem == "ddpm_mnist"
+    assert SHELF.find(Checkpoint(Path("ema.pt"), [State("", listed=listed)])).stem == "ddpm_mnist"
     with pytest.raises(ValueError, match="a list of tensors that fits no config"):
-        SHELF.find(Checkpoint(Path("ema.pt"), {}, listed[: -1 if nested else 1]))
+        SHELF.find(Checkpoint(Path("ema.pt"), [State("", listed=listed[: -1 if nested else 1])]))
 
 
 def test_another_size_of_a_known_family_is_compared_with_the_nearest():
@@ -161,6 +165,26 @@ def test_the_wrong_config_is_answered_with_the_right_one():
     )
     assert "missing: input_blocks" in message
     assert "time_embed.0.weight is [128, 32] in the file and [768, 192] in the network" in message
+
+
+def test_one_wrong_number_of_an_own_config_is_said_first():
+    demo = load_config(CONFIGS / "demo/fruits64.yaml", CONFIG_CLASSES).model
+    right = dataclasses.replace(demo, num_res_blocks=demo.num_res_blocks + 1)
+    own = checkpoint(SHELF.shapes(right))
+    wrong = dataclasses.replace(right, out_channels=6)
+    with pytest.raises(ValueError, match=r"what these tensors tell\n  other shape: out\.2\.weight") as caught:
+        read_weights(own, SHELF.shapes(wrong), SHELF.describe)
+    assert "nearest" not in str(caught.value)
+    other = load_config(CONFIGS / "pesser/pytorch_diffusion/cifar10.yaml", CONFIG_CLASSES).model
+    with pytest.raises(ValueError, match=r"the nearest config is .*fruits64.*, not the given one\n  missing"):
+        read_weights(own, SHELF.shapes(other), SHELF.describe)
+
+
+def test_what_lies_under_wrappers_is_recognised(tmp_path):
+    state = load_file(ROOT / "weights/fruits64.safetensors")
+    ema = {f"ema_model.model.{key}": tensor for key, tensor in state.items()}
+    torch.save({"step": 1, "model": {"x": torch.ones(1)}, "ema": ema}, tmp_path / "fruits64.pt")
+    assert SHELF.find(open_checkpoint(tmp_path / "fruits64.pt")).stem == "fruits64"
 
 
 def test_the_shelf_reads_any_folder_of_configs(tmp_path):

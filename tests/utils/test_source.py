@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.utils.file_server import serve
+from tests.utils.file_server import serve, weights
 from utils import source
+from utils.checkpoint import open_checkpoint
 from utils.download import DownloadError
 from utils.hub import HubAddress, _by_numbers
 from utils.registry import Entry, Mirror
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = b"weights" * 1000
+DATA = weights(7000)
 
 
 @pytest.fixture
@@ -135,6 +137,22 @@ def test_typos_are_answered_with_what_is_near(text, problem, monkeypatch):
 def test_hub_addresses(text, parts):
     address = HubAddress.parse(text)
     assert (address.repository, address.revision, address.file) == parts
+
+
+def test_what_would_be_waited_for_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    for path, kind in (
+        (tmp_path / "pipe.pt", "pipe"),
+        (Path("/dev/zero"), "device"),
+        (tmp_path / "s", "socket"),
+    ):
+        with pytest.raises(ValueError, match=f"a {kind}, not a file; give a file of weights"):
+            source.parse(str(path))
+        with pytest.raises(ValueError, match=f"a {kind}, not a file"):
+            open_checkpoint(path)
+    listener.close()
 
 
 def test_of_several_steps_the_last_is_taken():

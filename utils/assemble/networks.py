@@ -12,7 +12,7 @@ from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
 from utils import recognize
-from utils.assemble.processes import Trained, read_trained
+from utils.assemble.processes import Trained, read_trained, trained_alphas
 from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import Config
 from utils.launch import Launch
@@ -89,7 +89,8 @@ def load_module(config: Config, weights: Path, launch: Launch) -> nn.Module:
     network = build_empty(config.model)
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
     shelf = recognize.Shelf(CONFIG_CLASSES, build_empty)
-    network.load_state_dict(load_weights(weights, expected, shelf.describe), strict=True, assign=True)
+    state = load_weights(weights, expected, shelf.describe, trained_alphas(config))
+    network.load_state_dict(state, strict=True, assign=True)
     return cast_network(network.to(launch.device), launch.dtype)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from diffusions import (
     BDIA,
     DDIM,
@@ -79,6 +81,11 @@ def read_trained(config: Config) -> Trained:
         vp = _vp_schedule(config)
         return Trained(schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction))
     return Trained(_vp_schedule(config), diffusion.prediction, lambda network: network)
+
+
+def trained_alphas(config: Config) -> Tensor | None:
+    """Return alphas_cumprod of the table that a network was trained on, None where it had no betas."""
+    return None if config.diffusion.schedule is None else _vp_schedule(config).alphas_cumprod
 
 
 def _vp_schedule(config: Config) -> NoiseSchedule:

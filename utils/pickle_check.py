@@ -1,0 +1,368 @@
+"""What the pickle in a file of torch.save holds, gone through before anything is built from it.
+
+The pickle is followed opcode by opcode, with placeholders for what it would build. It may name only what
+tensors and plain containers are made of, and every size in it is bounded.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.quote import plain
+
+MOST_OPS = 1_000_000
+"""Of a pickle: 37 a tensor, of which the largest networks with their optimizer have some thousands."""
+_MOST_COPIED = 5_000_000  # items put into containers
+_DEEPEST = 100  # containers within one another
+_MOST_OPEN = 20_000  # values that are in no container yet; pickle puts them there by the thousand
+_MOST_NUMBERS, _MOST_DIMENSIONS = 2**48, 64  # of a tensor
+
+_ITEM_SIZES = {
+    **{"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "ComplexDouble": 16, "ComplexFloat": 8},
+    **{"Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1},
+    **{"QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1},
+}
+_STORAGES = {f"torch.{name}Storage": size for name, size in _ITEM_SIZES.items()}
+_STORAGES["torch.storage.UntypedStorage"] = 1
+_FLOATS = ("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz")
+_OTHERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "bool")
+_DTYPES = {f"torch.{name}" for name in (*_FLOATS, "float8_e5m2fnuz", *_OTHERS, "complex64", "complex128")}
+_NOT_READ = {
+    "torch._utils._rebuild_sparse_tensor": "sparse tensors",
+    "torch._utils._rebuild_sparse_csr_tensor": "sparse tensors",
+    "torch._utils._rebuild_qtensor": "quantized tensors",
+    "torch._utils._rebuild_nested_tensor": "nested tensors",
+    "torch._utils._rebuild_meta_tensor_no_storage": "tensors of the meta device, which have no values",
+    "torch._utils._rebuild_wrapper_subclass": "tensors of a class of their own",
+    "torch._tensor._rebuild_from_type_v2": "tensors of a class of their own",
+}
+_HARMLESS = ("set", "frozenset", "bytearray", "complex", "Counter", "deque", "defaultdict", "encode")
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+_TORN = "not a checkpoint of torch.save, or a truncated one; fetch it again"
+_OTHERWISE = (
+    "damaged, or pickled otherwise than torch.save does by default; fetch it again, or "
+    "save it as .safetensors"
+)
+_BEYOND = "a tensor in it is not all there, the file is broken or truncated; fetch it again"
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A global that is named."""
+
+    path: str
+
+
+@dataclass(eq=False)
+class _Box:
+    """Stands for what would be built."""
+
+    kind: str
+    """list, dict, OrderedDict, tuple, storage, tensor or value."""
+    items: tuple = ()
+    """Of a tuple."""
+    size: int = 0
+    depth: int = 0
+
+
+@dataclass
+class Checked:
+    """What a pickle holds that was found harmless."""
+
+    end: int = 0
+    """Place behind its last byte."""
+    storages: dict[str, int] = field(default_factory=dict)
+    """Bytes of each storage that it refers to, by key."""
+
+
+def check_pickle(data: Sequence[int], start: int = 0, largest: int = 2**26) -> Checked:
+    """Go through a pickle.
+
+    Args:
+        data: Bytes, or a mapped file.
+        start: Of the pickle in them.
+        largest: Bytes that it may have.
+
+    Raises:
+        ValueError: It is broken, names what is neither a tensor nor a plain container, or would grow out
+            of all proportion; the message says which, without the file's name.
+    """
+    try:
+        return _Walk(data, start, start + largest).run()
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError, AttributeError, TypeError):
+        raise ValueError(_TORN) from None
+
+
+class _Walk:
+    """Follows one pickle."""
+
+    def __init__(self, data: Sequence[int], start: int, stop: int):
+        self._data, self._at, self._stop = data, start, stop
+        self._stack: list[Any] = []
+        self._marks: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+        self._copied = 0
+        self._found = Checked()
+
+    def run(self) -> Checked:
+        if bytes(self._data[self._at : self._at + 1]) != b"\x80":
+            raise ValueError(_TORN)
+        steps, data, count = _STEPS, self._data, 0
+        while True:
+            op = data[self._at]
+            self._at += 1
+            count += 1
+            if op == _STOP:
+                self._found.end = self._at
+                return self._found
+            if count > MOST_OPS or self._at > self._stop or len(self._stack) + len(self._marks) > _MOST_OPEN:
+                raise ValueError("describes more than any checkpoint does, so it is not loaded")
+            step = steps.get(op)
+            if step is None:
+                raise ValueError(_OTHERWISE)
+            step(self)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._data[self._at : self._at + size])
+        if len(taken) < size:
+            raise ValueError(_TORN)
+        self._at += size
+        return taken
+
+    def _number(self, form: str) -> int | float:
+        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _line(self) -> str:
+        line = bytes(self._data[self._at : self._at + 1000]).partition(b"\n")[0]
+        self._at += len(line) + 1
+        return line.decode("utf-8")
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _count(self, number: int) -> None:
+        self._copied += number
+        if self._copied > _MOST_COPIED:
+            raise ValueError("its containers grow out of all proportion, so it is not loaded")
+
+    def _fill(self, box: _Box, items: Sequence[Any]) -> None:
+        self._count(len(items))
+        box.size += len(items)
+        box.depth = max([box.depth, *(1 + item.depth for item in items if isinstance(item, _Box))])
+        if box.depth > _DEEPEST:
+            raise ValueError(f"nests more than {_DEEPEST} containers, so it is not loaded")
+
+    def _unmark(self) -> list[Any]:
+        items, self._stack = self._stack, self._marks.pop()
+        return items
+
+    def protocol(self) -> None:
+        if self._take(1) != b"\2":
+            raise ValueError(_OTHERWISE)
+
+    def name(self) -> None:
+        module, name = self._line(), self._line()
+        path = f"{_PYTHON_2.get(module, module)}.{name}"
+        if path in _NOT_READ:
+            raise ValueError(f"holds {_NOT_READ[path]}; save the network's plain, dense tensors")
+        if path not in _CALLS and path not in _STORAGES and path not in _DTYPES:
+            raise ValueError(_refusal(path))
+        self._push(_Name(path))
+
+    def call(self) -> None:
+        arguments, name = self._stack.pop(), self._stack.pop()
+        if not isinstance(name, _Name) or name.path not in _CALLS or arguments.kind != "tuple":
+            raise ValueError(_refusal(name.path) if isinstance(name, _Name) else _TORN)
+        self._push(_CALLS[name.path](arguments.items))
+
+    def build(self) -> None:
+        state, box = self._stack.pop(), self._stack[-1]
+        if box.kind != "OrderedDict" or state.kind != "dict":
+            raise ValueError(_OTHERWISE)
+        self._count(state.size)
+        self._fill(box, [state])
+
+    def storage(self) -> None:
+        items = self._stack.pop().items
+        if len(items) < 5:
+            raise ValueError(_TORN)
+        kind, name, key, place, numel, *view = items
+        key, word = (part.decode() if isinstance(part, bytes) else part for part in (key, kind))
+        size = _STORAGES.get(name.path)
+        if (
+            word != "storage"
+            or size is None
+            or not isinstance(key, str)
+            or not isinstance(place, str | bytes)
+        ):
+            raise ValueError(_TORN)
+        if type(numel) is not int or not 0 <= numel <= _MOST_NUMBERS or any(view):
+            raise ValueError(_BEYOND)
+        held = self._found.storages
+        held[key] = max(held.get(key, 0), numel * size)
+        self._push(_Box("storage", size=numel))
+
+    def append(self) -> None:
+        item, box = self._stack.pop(), self._stack[-1]
+        self._append(box, [item])
+
+    def appends(self) -> None:
+        items = self._unmark()
+        self._append(self._stack[-1], items)
+
+    def _append(self, box: _Box, items: list[Any]) -> None:
+        if box.kind != "list":
+            raise ValueError(_TORN)
+        self._fill(box, items)
+
+    def set_item(self) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._set(self._stack[-1], [key, value])
+
+    def set_items(self) -> None:
+        items = self._unmark()
+        self._set(self._stack[-1], items)
+
+    def _set(self, box: _Box, items: list[Any]) -> None:
+        if box.kind not in ("dict", "OrderedDict") or len(items) % 2:
+            raise ValueError(_TORN)
+        if not all(_is_key(key) for key in items[::2]):
+            raise ValueError("holds a dict whose keys are no plain texts or numbers, so it is not loaded")
+        self._fill(box, items[1::2])
+
+    def mark(self) -> None:
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def tuple_of(self, items: list[Any]) -> None:
+        box = _Box("tuple", tuple(items))
+        self._fill(box, items)
+        self._push(box)
+
+    def tuple_of_last(self, count: int) -> None:
+        if len(self._stack) < count:
+            raise ValueError(_TORN)
+        items = self._stack[-count:]
+        del self._stack[-count:]
+        self.tuple_of(items)
+
+    def text(self) -> None:
+        self._push(str(self._take(self._number("<I")), "utf-8", "surrogatepass"))
+
+    def put(self, form: str) -> None:
+        self._memo[self._number(form)] = self._stack[-1]
+
+
+def _is_key(key: Any, inside: bool = False) -> bool:
+    """Whether a key is compared and hashed at once, whoever made it."""
+    if isinstance(key, _Box):
+        return (
+            not inside and key.kind == "tuple" and key.size < 16 and all(_is_key(k, True) for k in key.items)
+        )
+    return not isinstance(key, _Name) and not (isinstance(key, int) and key.bit_length() > 64)
+
+
+def _refusal(path: str) -> str:
+    what = "which could run code"
+    if path.rpartition(".")[2] in _HARMLESS:
+        what = "which is neither a tensor nor a plain container"
+    return (
+        f"besides tensors it holds {plain(path, 100)}, {what}, so it is not loaded; where you trust its "
+        "source, save its state dict as .safetensors in the program that it is from"
+    )
+
+
+def _rebuilt(items: tuple) -> _Box:
+    """Check the parts of a tensor: storage, offset, shape, strides."""
+    storage, offset, shape, strides = items[0], items[1], _numbers(items[2]), _numbers(items[3])
+    if storage.kind != "storage" or type(offset) is not int or len(shape) != len(strides):
+        raise ValueError(_TORN)
+    if len(shape) > _MOST_DIMENSIONS or min(offset, *shape, *strides, 0) < 0:
+        raise ValueError(_BEYOND)
+    if math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
+        raise ValueError(_BEYOND)
+    end = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if offset + end > storage.size:
+        raise ValueError(_BEYOND)
+    return _Box("tensor")
+
+
+def _numbers(box: Any) -> tuple[int, ...]:
+    if box.kind != "tuple" or not all(type(n) is int for n in box.items):
+        raise ValueError(_TORN)
+    return box.items
+
+
+def _parameter(items: tuple) -> _Box:
+    if items[0].kind != "tensor":
+        raise ValueError(_TORN)
+    return _Box("tensor")
+
+
+def _ordered(items: tuple) -> _Box:
+    if items:
+        raise ValueError(_OTHERWISE)
+    return _Box("OrderedDict")
+
+
+def _size(items: tuple) -> _Box:
+    numbers = _numbers(items[0])
+    if len(items) > 1 or len(numbers) > _MOST_DIMENSIONS:
+        raise ValueError(_TORN)
+    return _Box("tuple", numbers, len(numbers))
+
+
+_CALLS: dict[str, Callable[[tuple], _Box]] = {
+    "torch._utils._rebuild_tensor": _rebuilt,
+    "torch._utils._rebuild_tensor_v2": _rebuilt,
+    "torch._utils._rebuild_tensor_v3": _rebuilt,
+    "torch._utils._rebuild_parameter": _parameter,
+    "collections.OrderedDict": _ordered,
+    "torch.Size": _size,
+    "torch.device": lambda items: _Box("value"),
+}
+"""What may be called, with what it would return."""
+
+_STOP = ord(".")
+_STEPS: dict[int, Callable[[_Walk], None]] = {
+    ord(letter): step
+    for letter, step in {
+        "\x80": _Walk.protocol,
+        "c": _Walk.name,
+        "R": _Walk.call,
+        "b": _Walk.build,
+        "Q": _Walk.storage,
+        "a": _Walk.append,
+        "e": _Walk.appends,
+        "s": _Walk.set_item,
+        "u": _Walk.set_items,
+        "(": _Walk.mark,
+        "t": lambda walk: walk.tuple_of(walk._unmark()),
+        ")": lambda walk: walk.tuple_of([]),
+        "\x85": lambda walk: walk.tuple_of_last(1),
+        "\x86": lambda walk: walk.tuple_of_last(2),
+        "\x87": lambda walk: walk.tuple_of_last(3),
+        "N": lambda walk: walk._push(None),
+        "\x88": lambda walk: walk._push(True),
+        "\x89": lambda walk: walk._push(False),
+        "]": lambda walk: walk._push(_Box("list")),
+        "}": lambda walk: walk._push(_Box("dict")),
+        "J": lambda walk: walk._push(walk._number("<i")),
+        "K": lambda walk: walk._push(walk._number("<B")),
+        "M": lambda walk: walk._push(walk._number("<H")),
+        "G": lambda walk: walk._push(walk._number(">d")),
+        "\x8a": lambda walk: walk._push(
+            int.from_bytes(walk._take(walk._number("<B")), "little", signed=True)
+        ),
+        "X": _Walk.text,
+        "U": lambda walk: walk._push(walk._take(walk._number("<B"))),
+        "h": lambda walk: walk._push(walk._memo[walk._number("<B")]),
+        "j": lambda walk: walk._push(walk._memo[walk._number("<I")]),
+        "q": lambda walk: walk.put("<B"),
+        "r": lambda walk: walk.put("<I"),
+    }.items()
+}
+"""The opcodes that torch.save writes."""
