@@ -6,6 +6,7 @@ import sys
 from contextlib import nullcontext
 
 log = logging.getLogger("sample")
+_said: set[str] = set()
 
 
 def start() -> None:
@@ -16,12 +17,20 @@ def start() -> None:
     handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+    _said.clear()
 
 
 def once(message: str) -> None:
     """Say what every process of a run would say alike."""
     if os.environ.get("RANK", "0") == "0":
         log.info(message)
+
+
+def warn_once(message: str) -> None:
+    """Warn of what is met again and again, as of an input of which several samples are made."""
+    if message not in _said:
+        _said.add(message)
+        log.warning(message)
 
 
 class _Handler(logging.Handler):
