@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import inputs
+from utils import inputs, maps
 
 
 @pytest.fixture
@@ -99,6 +99,6 @@ def test_maps_do_not_follow_links_out_of_their_folder(tmp_path):
     image = Image.new("RGB", (4, 4))
     image.save(tmp_path / "x.png")
     os.symlink("../x.png", tmp_path / "masks" / "x.png")
-    maps = inputs.Maps(tmp_path / "masks", tmp_path / "out")
+    masks = maps.Maps(tmp_path / "masks", tmp_path / "out")
     with pytest.raises(ValueError, match=r"its masks/x.png: is a link that leads out of .*masks"):
-        maps.read("x.jpg", image)
+        masks.read("x.jpg", image.size, list)
