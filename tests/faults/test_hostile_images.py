@@ -20,7 +20,7 @@ from PIL import Image
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
-from utils import images, paths
+from utils import decode, images, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -277,7 +277,7 @@ def test_strange_names_are_done_and_strange_files_fail_alone(case, tmp_path, cap
 
 
 def test_a_file_that_vanishes_or_closes_is_a_failure(case, capfd, monkeypatch):
-    open_file = images.open_file
+    open_file = decode.open_file
 
     def vanish(path, root=None):
         if path.name == "b.jpg":
@@ -286,7 +286,7 @@ def test_a_file_that_vanishes_or_closes_is_a_failure(case, capfd, monkeypatch):
             raise ValueError("cannot be opened: Permission denied")
         return open_file(path, root)
 
-    monkeypatch.setattr(images, "open_file", vanish)
+    monkeypatch.setattr(decode, "open_file", vanish)
     assert sample_sdedit.main([*case.words(), *STEPS]) == 3
     said = capfd.readouterr().err
     assert "failed: b.jpg: cannot be opened: No such file or directory\n" in said

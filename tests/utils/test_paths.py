@@ -68,8 +68,8 @@ def test_find_does_not_follow_links_to_folders(tmp_path):
 def test_an_empty_folder_is_an_error_that_says_what_is_there(tmp_path):
     with pytest.raises(ValueError, match="no images; found nothing"):
         paths.find_images(tmp_path, tmp_path / "out")
-    (tmp_path / "a.gif").touch()
-    with pytest.raises(ValueError, match=r"1 other file\(s\), such as a.gif"):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(ValueError, match=r"1 other file\(s\), such as a.heic"):
         paths.find_images(tmp_path, tmp_path / "out")
 
 
