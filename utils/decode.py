@@ -7,10 +7,11 @@ import io
 import logging
 import os
 import stat
+import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -37,6 +38,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by the orientation in its EXIF data."""
+_ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005
+"""Tags of EXIF."""
+_HEAD = 2**16
+"""Bytes of an AVIF picture in which its colours are told."""
 _IN_FLIGHT = Budget(MAX_PIXELS)
 """Pixels of all threads: large pictures wait for one another."""
 Convert = Callable[[Image.Image, list[str]], Image.Image]
@@ -109,7 +114,8 @@ def _lay_on_white(image: Image.Image) -> Image.Image:
     result = Image.new("RGB", image.size)
     height = max(1, _BAND // image.width)
     for top in range(0, image.height, height):
-        band = image.crop((0, top, image.width, min(top + height, image.height))).convert("RGBA")
+        band = image.crop((0, top, image.width, min(top + height, image.height)))
+        band = band if band.mode == "RGBA" else band.convert("RGBA")
         white = Image.new("RGBA", band.size, (*WHITE, 255))
         result.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
     return result
@@ -187,10 +193,11 @@ def _decode(
                 held.enter_context(_IN_FLIGHT.hold(effort.cost(image.format, image.size)))
             if pixels and pixels.profile:
                 image.info["icc_profile"] = pixels.profile
-            notes = list(pixels.problems) if pixels else []
+            notes = list(pixels.problems) if pixels else _note_colors(image, file)
             image.load()
-            method = _orientation(image)
+            method = _UPRIGHT.get(_exif(image).get(_ORIENTATION))
             picture = convert(image, notes)
+        del image  # with what its decoder holds
         return picture if method is None else picture.transpose(method), notes
     except RefusedError:
         raise
@@ -233,10 +240,25 @@ def _silence_libtiff() -> None:
         ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
-def _orientation(image: Image.Image) -> Image.Transpose | None:
-    """Return what turns an image upright; nothing where its EXIF data are broken, as for every viewer."""
+def _exif(image: Image.Image) -> Mapping[int, Any]:
+    """Return the EXIF data of an image; none where they are broken, which no viewer minds."""
     # ImageOps.exif_transpose also writes the EXIF data anew, which fails for some that can be read
     try:
-        return _UPRIGHT.get(image.getexif().get(0x0112))
+        return image.getexif()
     except Exception:  # Pillow reports what is broken in a dozen kinds
-        return None
+        return {}
+
+
+def _note_colors(image: Image.Image, file: BinaryIO) -> list[str]:
+    """Say which colours, told otherwise than by a profile, are not obeyed."""
+    if image.info.get("icc_profile"):
+        return []
+    if image.format == "AVIF":
+        file.seek(0)
+        _, found, codes = file.read(_HEAD).partition(b"colrnclx")
+        return icc.note_on_codes(*struct.unpack(">HH", codes[:4])) if found and len(codes) >= 4 else []
+    if image.format in ("JPEG", "MPO"):
+        with contextlib.suppress(Exception):  # as above
+            if image.getexif().get_ifd(_INTEROPERABILITY).get(1, "").startswith("R03"):
+                return ["its EXIF data say Adobe RGB, but it has no profile"]
+    return []

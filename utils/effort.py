@@ -19,15 +19,13 @@ MAX_SCANNED = 16 * MAX_PIXELS
 MAX_RLE_PIXELS = MAX_PIXELS // 32
 """Of a run-length encoded BMP, which Pillow decodes in Python, byte by byte."""
 MAX_TILES = 2**17
-_LESS = {"AVIF": 2, "JPEG2000": 4}
-"""Formats whose decoders take that many times the memory of the others for a pixel."""
-_WHOLE = ("WEBP", "AVIF")
-"""Those whose files Pillow reads into memory twice."""
+_COSTLY = {"WEBP": 4 / 3, "AVIF": 2, "JPEG2000": 4}
+"""Formats whose decoders take that many times the memory, or the time, of the others for a pixel."""
 
 
 def cost(kind: str | None, size: tuple[int, int]) -> int:
     """Return what a picture takes of the pixels in flight."""
-    return _LESS.get(kind or "", 1) * size[0] * size[1]
+    return int(_COSTLY.get(kind or "", 1) * size[0] * size[1])
 
 
 def check_size(kind: str | None, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
@@ -36,9 +34,10 @@ def check_size(kind: str | None, size: tuple[int, int], max_pixels: int = MAX_PI
     Raises:
         RefusedError: As it says.
     """
-    allowed = max_pixels // _LESS.get(kind or "", 1)
-    if size[0] * size[1] > allowed:
-        raise RefusedError(f"{size[0]}x{size[1]} pixels, allowed are {allowed}")
+    most = int(MAX_PIXELS / _COSTLY.get(kind or "", 1))
+    if size[0] * size[1] > min(most, max_pixels):
+        which = f" in {kind}" if kind in _COSTLY and most <= max_pixels else ""
+        raise RefusedError(f"{size[0]}x{size[1]} pixels, allowed are {min(most, max_pixels)}{which}")
     if max(size) > MAX_SIDE:
         raise RefusedError(f"{size[0]}x{size[1]} pixels, allowed are {MAX_SIDE} a side")
 

@@ -10,6 +10,8 @@ MAX_PROFILE = 16 * 2**20
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _SLOW = b"mpet"
 """Elements in floating point, of which a small profile may hold a million."""
+_SRGB_CODES = ((1, 13), (1, 1), (1, 6), (2, 2), (2, 13), (1, 2))
+"""Primaries and transfer (ITU-T H.273) of pictures in sRGB, or in what is told apart from it by no one."""
 _NEAR = 1
 """A profile that moves no colour by more levels than this is sRGB's own, in one of its many wordings."""
 
@@ -45,6 +47,13 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         image.putalpha(alpha)
         return image
     return _apply(profile, image)
+
+
+def note_on_codes(primaries: int, transfer: int) -> list[str]:
+    """Say that colours are not obeyed which are told by the numbers of films, if they are not sRGB's."""
+    if (primaries, transfer) in _SRGB_CODES:
+        return []
+    return [f"its colours are those of code {primaries}, {transfer} (H.273), which is not obeyed"]
 
 
 def _apply(profile: bytes, image: Image.Image) -> Image.Image:

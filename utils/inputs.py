@@ -109,8 +109,8 @@ class Inputs:
         given = is_pair(name) or (self.masks.maps and self.masks.maps.file(name))
         if given and mask.min() == mask.max() and mask.max() in (0, 1):
             extent = "everything" if mask.max() == 1 else "nothing"
-            whose = "" if is_pair(name) else f" {self.masks.maps.folder.name}/{given}"
-            warn_once(f"{plain(name)}: its mask{plain(whose)} lets {extent} change")
+            whose = "mask" if is_pair(name) else f"mask {self.masks.maps.folder.name}/{given}"
+            warn_once(f"{plain(name)}: its {plain(whose)} lets {extent} change")
 
 
 def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:

@@ -6,8 +6,6 @@ from typing import BinaryIO
 
 from utils.formats import RefusedError
 
-MAX_PIXELS = 2**25
-"""A quarter of what others may have: the decoder takes four times as much memory for each."""
 MAX_PARTS = 2**20
 """Of layers, components, tiles, precincts and blocks, multiplied: each takes memory beside the pixels."""
 _SIZ, _COD, _COC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
@@ -24,8 +22,6 @@ def check(file: BinaryIO, size: tuple[int, int]) -> None:
     Raises:
         RefusedError: Such a file, or one whose tiles change what the header says.
     """
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RefusedError(f"{size[0]}x{size[1]} pixels, allowed are {MAX_PIXELS} in JPEG 2000")
     before = file.tell()
     try:
         file.seek(_find_codestream(file) + 2)

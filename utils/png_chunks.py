@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from utils.formats import RefusedError
-from utils.icc import MAX_PROFILE
+from utils.icc import MAX_PROFILE, note_on_codes
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 2**20
@@ -19,8 +19,8 @@ MAX_KEPT = 2**20
 _PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
 """What ancillary chunks decide the pixels or the number of pictures; a broken one is an error."""
 _WITH_ORIENTATION = (b"XML:com.adobe.xmp", b"Raw profile type exif")
-_SRGB_GAMMA, _SRGB_CODES = 45455, ((1, 13), (1, 1), (1, 6), (2, 2), (2, 13), (1, 2))
-"""1 / 2.2 as gAMA has it; and primaries and transfer as cICP has them (ITU-T H.273) of pictures like sRGB."""
+_SRGB_GAMMA = 45455
+"""1 / 2.2, as gAMA has it."""
 
 
 @dataclass
@@ -111,8 +111,8 @@ def _read_colors(found: Pixels, said: dict[bytes, bytes]) -> None:
             found.problems.append("its colour profile is broken or too large")
         return
     codes = said.get(b"cICP", b"")
-    if len(codes) == 4 and (codes[0], codes[1]) not in _SRGB_CODES:
-        found.problems.append(f"its colours are coded as cICP {codes[0]}, {codes[1]}, which is not obeyed")
+    if len(codes) == 4:
+        found.problems += note_on_codes(codes[0], codes[1])
     gamma = said.get(b"gAMA", b"")
     if len(gamma) == 4 and b"sRGB" not in said and not codes:
         value = int.from_bytes(gamma, "big")

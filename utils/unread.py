@@ -9,6 +9,7 @@ from utils.formats import FORMATS
 _TIFF = (b"II*\0", b"MM\0*")
 _BITS, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339
 _KINDS = {1: "whole numbers", 2: "signed whole numbers", 3: "floating-point numbers"}
+_OURS = ((0, b"\x89PNG", "PNG"), (0, b"\xff\xd8\xff", "JPEG"), (0, b"GIF8", "GIF"), (8, b"WEBP", "WEBP"))
 _OTHERS = (
     (0, b"%PDF", "a PDF file"),
     (0, b"8BPS", "a Photoshop file"),
@@ -30,6 +31,9 @@ def describe(file: BinaryIO) -> str:
     head = file.read(64)
     if head.startswith(_TIFF) and (kind := _describe_tiff(file)):
         return f"a TIFF picture of {kind}, which is not read; save it with 8 or 16 bits"
+    for at, mark, name in _OURS:
+        if head[at:].startswith(mark):
+            return f"cannot be read, broken or truncated: the beginning of a {name} picture"
     for at, mark, name in _OTHERS:
         if head[at:].startswith(mark):
             return f"not an image in one of the formats {', '.join(FORMATS)}, but {name}"

@@ -292,7 +292,7 @@ BOMBS = {
         "markers",
     ),
     "huge JPEG 2000": (lambda: _j2k(9000, 9000), "81000000 pixels|9000x9000 pixels"),
-    "huge WEBP": (lambda: _webp(16000, 16000), "16000x16000 pixels"),
+    "huge WEBP": (lambda: _webp(11500, 11500), "11500x11500 pixels, allowed are 100663296 in WEBP"),
     "no pixels": (lambda: _png(0, 1, b""), "not an image|cannot be read"),
 }
 

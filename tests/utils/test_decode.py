@@ -3,7 +3,10 @@
 import io
 import logging
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from tests.utils import icc_profiles
 from utils import decode, effort, formats, jpeg2000
+from utils.budget import Budget
 
 GREEN, RED = (60, 200, 60), (255, 0, 0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -134,7 +138,16 @@ def test_other_words_about_colours_are_not_obeyed_and_said(read):
         image, said = read(with_chunks(chunk(b"gAMA", body)))
         assert (image.getpixel((0, 0)), len(said)) == (GREEN, says)
     assert read(with_chunks(chunk(b"gAMA", body), chunk(b"sRGB", b"\0")))[1] == []
-    assert "cICP 12, 13" in read(with_chunks(chunk(b"cICP", bytes([12, 13, 0, 1]))))[1][0]
+    assert "code 12, 13" in read(with_chunks(chunk(b"cICP", bytes([12, 13, 0, 1]))))[1][0]
+    assert read(with_chunks(chunk(b"cICP", bytes([1, 13, 0, 1]))))[1] == []
+    exif = Image.Exif()
+    exif[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}
+    assert "Adobe RGB" in read(encoded(Image.new("RGB", (8, 8)), "JPEG", exif=exif))[1][0]
+    if features.check("avif"):
+        data = encoded(Image.new("RGB", (8, 8)), "AVIF")
+        assert read(data)[1] == []
+        at = data.index(b"colrnclx") + 8
+        assert "code 9, 16" in read(data[:at] + bytes([0, 9, 0, 16]) + data[at + 4 :])[1][0]
 
 
 ASIDE = {
@@ -275,3 +288,24 @@ def test_a_webp_is_refused_by_its_header(read):
         assert effort.webp_size(data) == (300, 200)
         with pytest.raises(ValueError, match="300x200 pixels, allowed are 1000"):
             decode.decode_bytes(data, 1000)
+
+
+def test_large_pictures_wait_for_one_another(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (100, 100)).save(path)
+    monkeypatch.setattr(decode, "_IN_FLIGHT", Budget(25_000))
+    lock, now, most = threading.Lock(), 0, 0
+
+    def use(_):
+        nonlocal now, most
+        with decode.reading(path):
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.01)
+            with lock:
+                now -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(16)))
+    assert most == 2
