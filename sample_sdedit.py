@@ -35,7 +35,15 @@ def main(argv: list[str] | None = None) -> int:
         options.check_paths(args)
         options.check_edit_options(args)
 
-        from utils import assemble, inputs, launch, results, run, run_key  # torch: once the paths are good
+        from utils import (  # torch: once the paths are good
+            assemble,
+            inputs,
+            launch,
+            maps,
+            results,
+            run,
+            run_key,
+        )
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
@@ -47,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         names = inputs.find_inputs(args, inputs.SUFFIXES)
         reader = inputs.Inputs(
             *(args.input_dir, config.model.image_size, config.model.in_channels, args.fit),
-            masks=inputs.find_masks(args, names),
-            strengths=inputs.Maps(args.strength_dir, args.save_dir) if args.strength_dir else None,
+            masks=maps.find_masks(args, names),
+            strengths=maps.find_strengths(args, names),
         )
         items = results.make_items(names, args.samples)
         calls_a_level = args.repeats * (guidance.calls_per_step + (args.corrector_steps or 0))

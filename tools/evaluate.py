@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusions import distance
 from tools import metrics
-from utils import images, inputs, paths
+from utils import images, inputs, maps, paths
 from utils.files import write_atomically
 
 METRICS = ("l2", "lpips", "kid", "fid")
@@ -228,9 +228,9 @@ class Reader:
         self._guides = args.guides
         self._masks = None
         if args.masks:
-            self._masks = inputs.Masks(inputs.Maps(args.masks, args.results), invert=args.mask_invert)
-        elif any(name.lower().endswith(inputs.PAIR_SUFFIX) for name in names):
-            self._masks = inputs.Masks(None, missing_means_all=True)
+            self._masks = maps.Masks(maps.Maps(args.masks, args.results), invert=args.mask_invert)
+        elif any(name.lower().endswith(maps.PAIR_SUFFIX) for name in names):
+            self._masks = maps.Masks(None, missing_means_all=True)
 
     def batches(self, row: Row) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         """Yield the results, and tensors result, image [B, 3, H, W] on [-1, 1] and mask [B, 1, H, W]."""

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import assemble, images, run
+from utils import assemble, decode, images, map_values, run
 from utils.inputs import mask_tensor
 from utils.job import Item
 from utils.launch import Launch
@@ -61,7 +61,7 @@ def read_wanted(content: bytes) -> Wanted:
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {quote(name)}: letters, digits, _ - . and spaces, at most 60")
     guide = _picture(given, "guide")
-    mask = _picture(given, "mask").convert("L") if given.get("mask") is not None else None
+    mask = _picture(given, "mask", map_values.read_mask) if given.get("mask") is not None else None
     if mask is not None and mask.size != guide.size:
         raise ValueError(f"the mask is {_size(mask)} and the guide {_size(guide)}; make them equal")
     label = _take(given, "class_label", str | None, None)
@@ -101,14 +101,14 @@ def _whole(given: dict[str, Any], key: str, low: int, high: int) -> int:
     return value
 
 
-def _picture(given: dict[str, Any], key: str) -> Image.Image:
+def _picture(given: dict[str, Any], key: str, convert: decode.Convert = decode.to_rgb) -> Image.Image:
     text = _take(given, key, str)
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"{key}: not an image in base64") from None
     try:
-        return images.decode_bytes(content, MAX_SIDE * MAX_SIDE)
+        return images.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 

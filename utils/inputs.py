@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,96 +11,31 @@ from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from utils import images, paths
+from utils.log import once, warn_once
+from utils.maps import PAIR_SUFFIX, Maps, Masks, is_pair
 from utils.quote import plain
 from utils.results import STRIPS, TRAJECTORIES
 from utils.tensor_file import load_tensors
 
-PAIR_SUFFIX = ".pth"
 SUFFIXES = (*paths.SUFFIXES, PAIR_SUFFIX)
 EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
 
 
 def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...]) -> list[str]:
-    """List the inputs whose names end so.
+    """List the inputs whose names end so, and say what else lies there.
 
     Raises:
         ValueError: There are no images, or a result would take the place of a strip.
     """
-    names = paths.find_images(args.input_dir, args.save_dir, suffixes)
+    found = paths.search(args.input_dir, args.save_dir, suffixes)
+    for line in found.describe():
+        once(line)
     for flag, folder in (("comparison", STRIPS), ("trajectory", TRAJECTORIES)):
-        if getattr(args, flag) and any(name.startswith(f"{folder}/") for name in names):
+        if getattr(args, flag) and any(name.startswith(f"{folder}/") for name in found.names):
             raise ValueError(
                 f"{args.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
             )
-    return names
-
-
-class Maps:
-    """A folder of pictures in shades of grey, one for each input of the same relative stem."""
-
-    def __init__(self, folder: Path, save_dir: Path):
-        """
-        Raises:
-            ValueError: The folder holds no images, or two for one stem.
-        """
-        self.folder = folder
-        self._files: dict[str, str] = {}
-        for name in paths.find_images(folder, save_dir):
-            other = self._files.setdefault(_stem(name), name)
-            if other != name:
-                raise ValueError(f"{folder}: both {other} and {name} belong to one input; keep one of them")
-
-    def file(self, name: str) -> str | None:
-        """Return the path of the map of an input below the folder; None where it has none."""
-        return self._files.get(_stem(name))
-
-    def read(self, name: str, image: Image.Image) -> Image.Image | None:
-        """Read the map of an input, in mode L, or return None where there is none.
-
-        Raises:
-            ValueError: The map is broken, or not of the input's size.
-        """
-        file = self.file(name)
-        if file is None:
-            return None
-        try:
-            found = images.decode(self.folder / file, self.folder).convert("L")
-        except ValueError as error:
-            raise ValueError(f"its {self.folder.name}/{file}: {error}") from None
-        if found.size != image.size:
-            raise ValueError(
-                f"its {self.folder.name}/{file} is {found.width}x{found.height} and the image "
-                f"{image.width}x{image.height}; make them equal, they are cropped alike"
-            )
-        return found
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Where the masks come from and how they are read: white may change, black is kept."""
-
-    maps: Maps | None
-    """None where only pairs have masks of their own."""
-    missing_means_all: bool = False
-    """An input without a mask may change everywhere; else it is a failed item."""
-    invert: bool = False
-    feather: float = 0.0
-    """Width of the soft edge inside what may change, in the model's pixels."""
-
-
-def find_masks(args: argparse.Namespace, names: list[str]) -> Masks | None:
-    """Find the masks that the options name; None where no input has any.
-
-    Raises:
-        ValueError: An option of masks without masks, or no masks in the folder.
-    """
-    maps = Maps(args.mask_dir, args.save_dir) if args.mask_dir else None
-    if maps is None and not any(_is_pair(name) for name in names):
-        if args.mask_invert or args.mask_feather or args.mask_default == "all":
-            raise ValueError("--mask_invert, --mask_feather and --mask_default: only with --mask_dir")
-        return None
-    missing_means_all = maps is None or args.mask_default == "all"
-    return Masks(maps, missing_means_all, args.mask_invert, args.mask_feather)
+    return found.names
 
 
 @dataclass(frozen=True)
@@ -133,31 +69,52 @@ class Inputs:
             ValueError: The image or one of its maps is broken, missing, of the wrong size, or a link that
                 leads out of its folder.
         """
-        path = self.input_dir / name
-        image, own_mask = (
-            read_pair(path, self.input_dir) if _is_pair(name) else (images.decode(path, self.input_dir), None)
-        )
-        tensors = {"image": images.to_tensor(images.fit(image, self.size, self.fit), self.channels)}
+        tensors, shape, own_mask = self._read_pair(name) if is_pair(name) else self._read_image(name)
         if self.masks is not None:
-            tensors["mask"] = self._mask(self.masks, name, image, own_mask)
+            tensors["mask"] = self._mask(self.masks, name, shape) if own_mask is None else own_mask
+            self._say_extent(name, tensors["mask"])
         if self.strengths is not None:
-            strength = self.strengths.read(name, image)
+            strength = self.strengths.read(name, shape, self._fit_map)
             if strength is None:
                 raise ValueError(f"no picture of its strengths in {self.strengths.folder}")
-            tensors["strength"] = _to_unit(images.fit(strength, self.size, self.fit))
+            tensors["strength"] = strength
         return tensors
 
-    def _mask(self, masks: Masks, name: str, image: Image.Image, own: Image.Image | None) -> Tensor:
-        mask = own
-        if mask is None and masks.maps is not None:
-            mask = masks.maps.read(name, image)
-            if mask is None and not masks.missing_means_all:
-                raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
-        if mask is None:
-            return torch.ones(1, self.size, self.size)
+    def _read_image(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], None]:
+        with images.reading(self.input_dir / name, self.input_dir) as image:
+            return {"image": self._fit(image)}, image.size, None
+
+    def _read_pair(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], Tensor | None]:
+        image, mask = read_pair(self.input_dir / name, self.input_dir)
+        own_mask = None if self.masks is None else self._finish_mask(self.masks, mask)
+        return {"image": self._fit(image)}, image.size, own_mask
+
+    def _fit(self, image: Image.Image) -> Tensor:
+        return images.to_tensor(images.fit(image, self.size, self.fit), self.channels)
+
+    def _fit_map(self, image: Image.Image) -> Tensor:
+        return _to_unit(images.fit(image, self.size, self.fit))
+
+    def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor:
+        found = masks.maps and masks.maps.read(name, shape, partial(self._finish_mask, masks))
+        if found is not None:
+            return found
+        if masks.maps is not None and not masks.missing_means_all:
+            raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
+        return torch.ones(1, self.size, self.size)
+
+    def _finish_mask(self, masks: Masks, mask: Image.Image) -> Tensor:
         if masks.invert:
             mask = ImageChops.invert(mask)
         return mask_tensor(mask, self.size, self.fit, masks.feather)
+
+    def _say_extent(self, name: str, mask: Tensor) -> None:
+        """Say what is hardly meant."""
+        given = is_pair(name) or (self.masks.maps and self.masks.maps.file(name))
+        if given and mask.min() == mask.max() and mask.max() in (0, 1):
+            extent = "everything" if mask.max() == 1 else "nothing"
+            whose = "mask" if is_pair(name) else f"mask {self.masks.maps.folder.name}/{given}"
+            warn_once(f"{plain(name)}: its {plain(whose)} lets {extent} change")
 
 
 def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:
@@ -237,13 +194,5 @@ def _shape(part: Tensor) -> str:
     return plain(list(part.shape[:8]))
 
 
-def _is_pair(name: str) -> bool:
-    return name.lower().endswith(PAIR_SUFFIX)
-
-
 def _to_unit(image: Image.Image) -> Tensor:
     return (images.to_tensor(image, 1) + 1) / 2
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]

@@ -19,6 +19,13 @@ _FASTER = 0.95
 """A larger batch is worth its memory where an item takes at most this share of the time."""
 _NO_MEMORY = "out of memory with one image; use --precision bf16, a GPU with more, or close other programs"
 
+_SHORT_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "not enough memory", "std::bad_alloc"),
+    *("could not create a primitive", "could not create a memory", "could not execute a primitive"),
+    *("alloc_cpu", "cublas_status_alloc_failed", "out of memory"),
+)
+"""How the allocators of a CPU, oneDNN and cuBLAS say that memory is short, in lower case."""
+
 
 class ItemError(ValueError):
     """An item has no result; the text says why."""
@@ -177,8 +184,8 @@ class Job:
             return self._compute(items, tensors)
         except (torch.OutOfMemoryError, MemoryError):
             pass
-        except RuntimeError as error:  # as the CPU's allocator says it
-            if "can't allocate memory" not in str(error):
+        except RuntimeError as error:
+            if not any(part in str(error).lower() for part in _SHORT_MEMORY):
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

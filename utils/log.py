@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import TextIO
 
 log = logging.getLogger("sample")
+_said: set[str] = set()
 
 
 class _Forgiving:
@@ -56,12 +57,20 @@ def start() -> None:
     handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+    _said.clear()
 
 
 def once(message: str) -> None:
     """Say what every process of a run would say alike."""
     if os.environ.get("RANK", "0") == "0":
         log.info(message)
+
+
+def warn_once(message: str) -> None:
+    """Warn of what is met again and again, as of an input of which several samples are made."""
+    if message not in _said:
+        _said.add(message)
+        log.warning(message)
 
 
 class _Handler(logging.Handler):

@@ -3,21 +3,50 @@
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.formats import SUFFIXES
 from utils.quote import plain
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SYSTEM_FOLDERS = ("@eadir", "#recycle", "lost+found", "$recycle.bin", "__macosx", "system volume information")
+"""Where systems keep thumbnails, and what was deleted or not quite lost; in lower case."""
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "icon\r")
+_RUN, _RUN_HOLDS = "run.json", (b'"key"', b'"settings"')
+_MOST = 5
+
+
+@dataclass
+class Found:
+    """What lies below a folder."""
+
+    names: list[str] = field(default_factory=list)
+    """Relative POSIX paths of what was looked for, sorted: regular files and links."""
+    others: Counter[str] = field(default_factory=Counter)
+    """How many other files, by suffix; without those that systems put there."""
+    example: str | None = None
+    """The first of these."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """What was not searched, and why."""
+
+    def describe(self) -> list[str]:
+        """Say what was left alone, in a line for the files and one for the folders."""
+        lines = []
+        if total := self.others.total():
+            kinds = ", ".join(f"{count} {plain(kind, 40)}" for kind, count in self.others.most_common(_MOST))
+            rest = ", ..." if len(self.others) > _MOST else ""
+            lines.append(f"{total} file{'s' * (total > 1)} left alone: {kinds}{rest}")
+        if total := len(self.folders):
+            some = [f"{plain(name)} ({why})" for name, why in sorted(self.folders.items())[:_MOST]]
+            rest = ", ..." if total > _MOST else ""
+            lines.append(f"{total} folder{'s' * (total > 1)} left alone: {', '.join(some)}{rest}")
+        return lines
 
 
 def find_images(input_dir: Path, save_dir: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """List the image files below a folder.
-
-    Args:
-        input_dir: Folder to search, recursively; links to folders are not followed.
-        save_dir: Folder of results, left out where it lies inside input_dir.
-        suffixes: What the names of the files end in, in lower case.
+    """List the image files below a folder, as `search` finds them.
 
     Returns:
         Relative POSIX paths of regular files and of links, sorted.
@@ -25,20 +54,42 @@ def find_images(input_dir: Path, save_dir: Path, suffixes: tuple[str, ...] = SUF
     Raises:
         ValueError: There is none, or a folder cannot be searched.
     """
-    found, num_others, example = [], 0, None
-    for name, is_file in _walk(os.path.realpath(input_dir), os.path.realpath(save_dir)):
-        if is_file and name.lower().endswith(suffixes) and not name.rpartition("/")[2].startswith("."):
-            found.append(name)
+    return search(input_dir, save_dir, suffixes).names
+
+
+def search(input_dir: Path, save_dir: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Found:
+    """Look for image files below a folder.
+
+    Hidden and system folders are left alone, as are links to folders, and results of earlier runs.
+
+    Args:
+        input_dir: Folder to search, recursively.
+        save_dir: Folder of results, left out where it lies inside input_dir.
+        suffixes: What the names of the files end in, in lower case.
+
+    Raises:
+        ValueError: There is none, or a folder cannot be searched.
+    """
+    found = Found()
+    for name, is_file in _walk(os.path.realpath(input_dir), os.path.realpath(save_dir), found.folders):
+        base = name.rpartition("/")[2].lower()
+        if base.startswith(".") or base in _SYSTEM_FILES:
+            continue
+        if is_file and base.endswith(suffixes):
+            found.names.append(name)
         else:
-            num_others += 1
-            example = name if example is None else min(example, name)
-    if not found:
-        seen = f"{num_others} other file(s), such as {plain(example)}" if num_others else "nothing"
+            stem, dot, suffix = base.rpartition(".")
+            found.others[dot + suffix if stem else "without suffix"] += 1
+            found.example = name if found.example is None else min(found.example, name)
+    if not found.names:
+        total = found.others.total()
+        seen = f"{total} other file(s), such as {plain(found.example)}" if total else "nothing"
         raise ValueError(f"{input_dir}: no images; found {seen}, looked for {' '.join(suffixes)}")
-    return sorted(found)
+    found.names.sort()
+    return found
 
 
-def _walk(root: str, left_out: str) -> Iterator[tuple[str, bool]]:
+def _walk(root: str, left_out: str, left_alone: dict[str, str]) -> Iterator[tuple[str, bool]]:
     """Yield what lies below a folder: relative path, and whether it is a regular file or a link to no folder.
 
     Strings, not paths, and no stat a file: a work list may hold 100,000 of them.
@@ -46,16 +97,24 @@ def _walk(root: str, left_out: str) -> Iterator[tuple[str, bool]]:
     folders = [""]
     while folders:
         prefix = folders.pop()
+        if prefix and _is_run(os.path.join(root, prefix)):
+            left_alone[prefix.rstrip("/")] = "results of an earlier run"
+            continue
         try:
             with os.scandir(os.path.join(root, prefix)) as entries:
                 for entry in entries:
+                    name = prefix + entry.name
                     if entry.is_dir(follow_symlinks=False):
-                        if entry.path != left_out:
-                            folders.append(f"{prefix}{entry.name}/")
+                        if _is_system(entry.name):
+                            left_alone[name] = "a hidden or system folder"
+                        elif entry.path != left_out:
+                            folders.append(f"{name}/")
                     elif not entry.is_symlink():
-                        yield prefix + entry.name, entry.is_file(follow_symlinks=False)
-                    elif not os.path.isdir(entry.path):
-                        yield prefix + entry.name, True
+                        yield name, entry.is_file(follow_symlinks=False)
+                    elif os.path.isdir(entry.path):
+                        left_alone[name] = "a link, which is not followed; put the folder itself there"
+                    else:
+                        yield name, True
         except FileNotFoundError:
             if not prefix:
                 raise ValueError(f"{root}: no such folder") from None
@@ -65,6 +124,23 @@ def _walk(root: str, left_out: str) -> Iterator[tuple[str, bool]]:
             raise ValueError(
                 f"{folder}: cannot be searched: {error.strerror}; allow it, or move it"
             ) from None
+
+
+def _is_system(folder: str) -> bool:
+    return folder.startswith(".") or folder.lower() in SYSTEM_FOLDERS
+
+
+def _is_run(folder: str) -> bool:
+    """Tell whether a folder is the SAVE_DIR of a run, by how its run.json begins."""
+    path = os.path.join(folder, _RUN)
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            head = file.read(1000)
+    except OSError:
+        return False
+    return all(mark in head for mark in _RUN_HOLDS)
 
 
 def result_names(names: list[str]) -> dict[str, str]:

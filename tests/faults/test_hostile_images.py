@@ -8,6 +8,7 @@ import io
 import os
 import random
 import re
+import resource
 import struct
 import time
 import warnings
@@ -16,14 +17,17 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
-from utils import images, paths
+from tests.utils import icc_profiles
+from utils import decode, formats, images, map_values, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
+PEAK_KIB = 3 * 2**20
 GROUP = 50
 STEPS = ["--respace_steps", "4", "--edit_steps", "1", "--no_metadata"]
 
@@ -54,6 +58,21 @@ def _exif():
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x8769] = 6, "maker", {0x9286: b"comment" * 9}
     return exif
+
+
+def _told():
+    """Texts and a profile, packed and plain."""
+    info = PngInfo()
+    info.add_text("Comment", "words " * 40, zip=True)
+    info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>', zip=True)
+    info.add(b"gAMA", struct.pack(">I", 100000))
+    info.add(b"cICP", bytes([9, 16, 0, 1]))
+    return info
+
+
+def _white_is_zero(data):
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    return data[:at] + b"\0" + data[at + 1 :]
 
 
 def make_files():
@@ -89,14 +108,35 @@ def make_files():
         "lab.tif": _saved(Image.merge("LAB", rgb.split()), "TIFF"),
         "pages.tif": _saved(rgb, "TIFF", save_all=True, append_images=[grey]),
         "bits.tif": _saved(grey.convert("1"), "TIFF", compression="group4"),
+        "wide.png": _saved(rgb, "PNG", icc_profile=icc_profiles.rgb()),
+        "wide.jpg": _saved(rgb, "JPEG", icc_profile=icc_profiles.rgb()),
+        "wide.webp": _saved(rgb, "WEBP", icc_profile=icc_profiles.rgb()),
+        "grey.tif": _saved(grey, "TIFF", icc_profile=icc_profiles.grey(1.8)),
+        "inks.tif": _saved(cmyk, "TIFF", icc_profile=icc_profiles.cmyk()),
+        "told.png": _saved(rgb, "PNG", pnginfo=_told(), exif=_exif()),
+        "white0.tif": _white_is_zero(_saved(deep, "TIFF")),
+        "whole.tif": _saved(Image.fromarray(_pixels(1).astype(np.int32)), "TIFF"),
+        "film.jpg": _saved(rgb, "JPEG") + b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x0c" * 300,
+        "rgb.jfif": _saved(rgb, "JPEG"),
+        "still.gif": _saved(palette, "GIF", transparency=3),
+        "moving.gif": _saved(rgb, "GIF", save_all=True, append_images=[rgb.rotate(90)]),
     }
+    if "JPEG2000" in formats.FORMATS:
+        files["rgb.jp2"] = _saved(rgb, "JPEG2000")
+        files["rgba.j2k"] = _saved(rgba, "JPEG2000", no_jp2=True, tile_size=(16, 16))
+        files["deep.jp2"] = _saved(deep, "JPEG2000", quality_layers=[20, 4])
+        files["palette.jp2"] = _saved(rgb, "JPEG2000", irreversible=True, precinct_size=(32, 32))
+    if "AVIF" in formats.FORMATS:
+        files["rgb.avif"] = _saved(rgb, "AVIF", exif=_exif(), icc_profile=icc_profiles.rgb())
+        files["rgba.avif"] = _saved(rgba, "AVIF")
+        files["moving.avif"] = _saved(rgb, "AVIF", save_all=True, append_images=[rgb.rotate(90)])
     for method in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd"):
         files[f"{method}.tif"] = _saved(rgb, "TIFF", compression=method)
     return files
 
 
 WHOLE = make_files()
-REFUSED = {"moving.png", "moving.webp", "float.tif", "pages.tif"}
+REFUSED = {"moving.png", "moving.webp", "moving.gif", "moving.avif", "float.tif", "pages.tif"} & WHOLE.keys()
 
 
 def _damage(rng, name):
@@ -126,24 +166,29 @@ def damaged(request):
     return {f"x{i:04d}_{name}": _damage(rng, name) for i, name in enumerate(names)}
 
 
-def decode_or_reason(path, root=None):
+def decode_or_reason(path, convert=decode.to_rgb):
     """Decode as a run would; fail on anything but an image or a readable reason, on warnings and on delay."""
-    start = time.thread_time()  # a test's machine does other work beside
+    start, before = time.thread_time(), _peak()  # a test's machine does other work beside
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            image = images.decode(path, root)
-            result = (image.mode, image.size)
-            assert image.mode == "RGB"
-            for how in ("crop", "pad", "stretch"):
-                assert images.fit(image, 16, how).size == (16, 16)
+            with images.reading(path, convert=convert) as image:
+                result = (image.mode, image.size)
+                assert image.mode == ("RGB" if convert is decode.to_rgb else "L")
+                for how in ("crop", "pad", "stretch"):
+                    assert images.fit(image, 16, how).size == (16, 16)
     except ValueError as error:
         result = str(error)
         assert 5 < len(result) < 400
         assert result.isprintable()
     assert [str(warning.message) for warning in caught] == []
+    assert _peak() < max(PEAK_KIB, before + 1)
     assert time.thread_time() - start < SECONDS
     return result
+
+
+def _peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_whole_files_are_read_or_refused_for_what_they_are(tmp_path, capfd):
@@ -160,6 +205,7 @@ def test_damaged_files_are_an_image_or_a_reason(tmp_path, capfd, damaged):
         path.write_bytes(data)
         try:
             decode_or_reason(path)
+            decode_or_reason(path, map_values.read_mask)
         except BaseException:
             path.rename(tmp_path / f"failed_{name}")
             raise
@@ -220,6 +266,19 @@ def _wide_bmp(width, height):
     return bytes(data)
 
 
+def _j2k(width, height):
+    """One whose header says that it is huge."""
+    data = bytearray(_saved(Image.new("L", (64, 64)), "JPEG2000", no_jp2=True))
+    data[8:16] = struct.pack(">II", width, height)
+    data[24:32] = struct.pack(">II", width, height)
+    return bytes(data)
+
+
+def _webp(width, height):
+    body = b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14) + bytes(15)
+    return b"RIFF" + struct.pack("<I", 12 + len(body)) + b"WEBPVP8L" + struct.pack("<I", len(body)) + body
+
+
 BOMBS = {
     "many scans": (lambda: _scans(6000, 6000, 4000), "scans of 36000000 pixels"),
     "wide run lengths": (lambda: _wide_bmp(3000, 3000), "run-length encoded"),
@@ -227,7 +286,13 @@ BOMBS = {
     "declared huge": (lambda: _png(2**31 - 1, 2**31 - 1, b""), "too many pixels"),
     "between the limits": (lambda: _png(12000, 12000, b""), "144000000 pixels|12000x12000 pixels"),
     "above Pillow's warning": (lambda: _png(10000, 10000, b""), "truncated"),
-    "text": (lambda: _png(1, 1, b"\0\0", (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))), "read"),
+    "many chunks": (lambda: _png(1, 1, b"\0\0", *[(b"tEXt", b"")] * 2**20), "more than 1048576 chunks"),
+    "many markers": (
+        lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 70000 + _saved(Image.new("L", (9, 9)), "JPEG")[2:],
+        "markers",
+    ),
+    "huge JPEG 2000": (lambda: _j2k(9000, 9000), "81000000 pixels|9000x9000 pixels"),
+    "huge WEBP": (lambda: _webp(11500, 11500), "11500x11500 pixels, allowed are 100663296 in WEBP"),
     "no pixels": (lambda: _png(0, 1, b""), "not an image|cannot be read"),
 }
 
@@ -277,7 +342,7 @@ def test_strange_names_are_done_and_strange_files_fail_alone(case, tmp_path, cap
 
 
 def test_a_file_that_vanishes_or_closes_is_a_failure(case, capfd, monkeypatch):
-    open_file = images.open_file
+    open_file = decode.open_file
 
     def vanish(path, root=None):
         if path.name == "b.jpg":
@@ -286,7 +351,7 @@ def test_a_file_that_vanishes_or_closes_is_a_failure(case, capfd, monkeypatch):
             raise ValueError("cannot be opened: Permission denied")
         return open_file(path, root)
 
-    monkeypatch.setattr(images, "open_file", vanish)
+    monkeypatch.setattr(decode, "open_file", vanish)
     assert sample_sdedit.main([*case.words(), *STEPS]) == 3
     said = capfd.readouterr().err
     assert "failed: b.jpg: cannot be opened: No such file or directory\n" in said

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from utils import images
+from utils import effort, images
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -115,7 +115,8 @@ def broken_files(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
     noise.save(tmp_path / "moving.webp", save_all=True, append_images=[noise.rotate(90)])
-    noise.save(tmp_path / "gif.png", "GIF")
+    noise.save(tmp_path / "moving.gif", save_all=True, append_images=[noise.rotate(90)])
+    noise.save(tmp_path / "portable.png", "PPM")
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tif")
 
 
@@ -127,7 +128,8 @@ def test_broken_files_are_value_errors_with_a_reason(tmp_path):
         "text.png": "not an image",
         "empty.png": "not an image",
         "moving.webp": "2 frames",
-        "gif.png": "not an image",
+        "moving.gif": "several frames",
+        "portable.png": "not an image",
         "float.tif": "floating-point",
     }
     assert sorted(reasons) == sorted(path.name for path in tmp_path.iterdir())
@@ -186,7 +188,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot be opened: No such file"):
         images.decode(tmp_path / "vanished.png")
     path = saved(tmp_path, halves())
-    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    monkeypatch.setattr(effort, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="bytes, allowed are 10"):
         images.decode(path)
     monkeypatch.setattr(

@@ -1,5 +1,7 @@
 """Pairs in .pth files and folders of maps: what is not as expected is refused before it takes memory."""
 
+import argparse
+import logging
 import os
 import zipfile
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import inputs
+from utils import inputs, maps
 
 
 @pytest.fixture
@@ -99,6 +101,66 @@ def test_maps_do_not_follow_links_out_of_their_folder(tmp_path):
     image = Image.new("RGB", (4, 4))
     image.save(tmp_path / "x.png")
     os.symlink("../x.png", tmp_path / "masks" / "x.png")
-    maps = inputs.Maps(tmp_path / "masks", tmp_path / "out")
+    masks = maps.Maps(tmp_path / "masks", tmp_path / "out")
     with pytest.raises(ValueError, match=r"its masks/x.png: is a link that leads out of .*masks"):
-        maps.read("x.jpg", image)
+        masks.read("x.jpg", image.size, list)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Options over a folder of inputs and one of masks, and what makes a picture in either."""
+    for name in ("in", "masks"):
+        (tmp_path / name).mkdir()
+
+    def add(name, value=255, split=True):
+        image = Image.new("L", (4, 4), value)
+        if split:
+            image.paste(0, (0, 0, 2, 4))
+        image.save(tmp_path / name)
+
+    args = argparse.Namespace(
+        input_dir=tmp_path / "in", save_dir=tmp_path / "out", mask_dir=tmp_path / "masks"
+    )
+    args.mask_invert, args.mask_feather, args.mask_default = False, 0, "all"
+    args.strength_dir = None
+    return args, add
+
+
+def test_a_folder_of_masks_with_other_names_is_refused_with_the_nearest(folders):
+    args, add = folders
+    add("masks/photo_mask.png")
+    with pytest.raises(ValueError, match=r"photo_mask.png, which has to be named photo.png for photo.jpg"):
+        maps.find_masks(args, ["other.png", "photo.jpg"])
+    args.strength_dir = args.mask_dir
+    with pytest.raises(ValueError, match=r"masks: no file belongs to an input by its name; nearest is"):
+        maps.find_strengths(args, ["photo.jpg"])
+    with pytest.raises(ValueError, match="the inputs have masks of their own"):
+        maps.find_masks(args, ["photo.pth"])
+
+
+def test_names_are_the_same_in_both_spellings_of_an_accent(folders, caplog):
+    caplog.set_level(logging.INFO)
+    args, add = folders
+    add("masks/e\u0301.png")
+    add("masks/unused.png")
+    found = maps.find_masks(args, ["\u00e9.jpg"])
+    assert found.maps.file("\u00e9.jpg") == "e\u0301.png"
+    assert "1 of 2 files in" in caplog.text
+    assert "belong to no input: unused.png" in caplog.text
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_mask_that_lets_all_or_nothing_change_is_said(folders, caplog, invert):
+    args, add = folders
+    args.mask_invert = invert
+    for name, value, split in (("a", 255, True), ("b", 255, False), ("c", 0, False), ("d", 0, False)):
+        add(f"in/{name}.png")
+        if name != "d":
+            add(f"masks/{name}.png", value, split)
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    reader = inputs.Inputs(args.input_dir, 4, 3, "crop", maps.find_masks(args, names))
+    for name in names * 2:
+        reader.load(name)
+    extents = ["nothing", "everything"] if invert else ["everything", "nothing"]
+    said = [f"{x}.png: its mask masks/{x}.png lets {extents[x == 'c']} change" for x in "bc"]
+    assert [message for message in caplog.messages if "its mask" in message] == said

@@ -58,18 +58,49 @@ def test_a_long_work_list_is_made_soon(tmp_path):
     assert len(names) == len(set(targets.values())) == 20_000
 
 
-def test_find_does_not_follow_links_to_folders(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.png").touch()
+def test_what_is_left_alone_is_told_in_a_line_for_files_and_one_for_folders(tmp_path):
+    names = ["a.png", "b.HEIC", "d/c.heic", "notes.txt", ".DS_Store", "d/._a.png", "Thumbs.db"]
+    names += [
+        f"{folder}/x.png" for folder in (".git", "@eaDir", "d/.thumbnails", "$RECYCLE.BIN", "lost+found")
+    ]
+    names += [
+        ".ipynb_checkpoints/x.png",
+        ".Trash-1000/x.png",
+        "__MACOSX/x.png",
+        "earlier/x.png",
+        "mine/x.png",
+    ]
+    for name in names:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "in" / "earlier" / "run.json").write_text('{"key": "0", "settings": {}}')
+    (tmp_path / "in" / "mine" / "run.json").write_text('{"laps": 7}')
     os.symlink(tmp_path, tmp_path / "in" / "loop")
-    assert paths.find_images(tmp_path / "in", tmp_path / "out") == ["a.png"]
+    found = paths.search(tmp_path / "in", tmp_path / "out")
+    assert found.names == ["a.png", "mine/x.png"]
+    files, folders = found.describe()
+    assert files.startswith("4 files left alone: 2 .heic, 1 ")
+    assert folders.startswith("10 folders left alone: $RECYCLE.BIN (a hidden or system folder), ")
+    assert folders.endswith(", ...")
+    assert found.folders["loop"].startswith("a link, which is not followed")
+    assert found.folders["earlier"] == "results of an earlier run"
+    assert paths.search(tmp_path / "in" / "earlier", tmp_path / "out").names == ["x.png"]
+
+
+def test_nothing_left_alone_is_not_told(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.xyz").touch()
+    assert paths.search(tmp_path, tmp_path / "out").describe() == ["1 file left alone: 1 .xyz"]
+    (tmp_path / "b.xyz").unlink()
+    assert paths.search(tmp_path, tmp_path / "out").describe() == []
 
 
 def test_an_empty_folder_is_an_error_that_says_what_is_there(tmp_path):
     with pytest.raises(ValueError, match="no images; found nothing"):
         paths.find_images(tmp_path, tmp_path / "out")
-    (tmp_path / "a.gif").touch()
-    with pytest.raises(ValueError, match=r"1 other file\(s\), such as a.gif"):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(ValueError, match=r"1 other file\(s\), such as a.heic"):
         paths.find_images(tmp_path, tmp_path / "out")
 
 
