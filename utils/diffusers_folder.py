@@ -12,6 +12,7 @@ from torch import Tensor
 
 from utils.config import Config, DiffusionConfig
 from utils.diffusers_keys import Structure, key_pairs, modern
+from utils.diffusers_scheduler import read_clip, say_unused
 from utils.files import write_atomically
 from utils.quote import plain
 from utils.tensor_file import Stored, is_tensor, open_tensors
@@ -82,6 +83,7 @@ _LARGEST = {"sample_size": 4096, "layers_per_block": 64, "in_channels": 1024, "o
 _MOST_LEVELS, _WIDEST = 16, 2**16
 _BLOCKS = {"ddpm_unet": "", "ncsnpp": "Skip"}
 _SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": "cosine"}
+_VARIANCES = {k + end: k for k in ("fixed_small", "fixed_large", "learned_range") for end in ("", "_log")}
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
@@ -237,16 +239,15 @@ def _read_diffusion(family: str, path: Path, facts: dict[str, Any]) -> Diffusion
     facts = {"prediction_type": "epsilon", "variance_type": "fixed_small", **facts}
     if facts.get("trained_betas") is not None or facts.get("rescale_betas_zero_snr"):
         raise ValueError(f"{path}: trained_betas and rescale_betas_zero_snr: not among our schedules")
+    say_unused(path, facts)
     schedule = _translate(path, facts, "beta_schedule", _SCHEDULES)
     ends = {} if schedule == "cosine" else {key: float(facts[key]) for key in ("beta_start", "beta_end")}
-    variances = ("fixed_small", "fixed_large", "learned_range")
     return DiffusionConfig(
         num_timesteps=facts["num_train_timesteps"],
         schedule=schedule,
         prediction=_translate(path, facts, "prediction_type", _PREDICTIONS),
-        var_type=_translate(
-            path, facts, "variance_type", {k + end: k for k in variances for end in ("", "_log")}
-        ),
+        var_type=_translate(path, facts, "variance_type", _VARIANCES),
+        clip=read_clip(path, facts),
         **ends,
     )
 
@@ -350,7 +351,8 @@ def _scheduler_facts(config: Config) -> dict[str, Any]:
         **{key: value for key, value in ends.items() if value is not None},
         "prediction_type": {ours: theirs for theirs, ours in _PREDICTIONS.items()}[diffusion.prediction],
         "variance_type": diffusion.var_type,
-        "clip_sample": True,
+        "clip_sample": diffusion.clip is not None,
+        "clip_sample_range": 1.0 if diffusion.clip is None else diffusion.clip,
     }
 
 
