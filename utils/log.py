@@ -5,12 +5,14 @@ import os
 import sys
 from contextlib import nullcontext
 
+from utils import launchers
+
 log = logging.getLogger("sample")
 
 
 def start() -> None:
     """Send messages to stderr."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = launchers.number("WORLD_SIZE", 1)
     prefix = f"[{os.environ.get('RANK', '?')}/{world_size}] " if world_size > 1 else ""
     handler = _Handler()
     handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
@@ -20,7 +22,7 @@ def start() -> None:
 
 def once(message: str) -> None:
     """Say what every process of a run would say alike."""
-    if os.environ.get("RANK", "0") == "0":
+    if launchers.number("RANK", 0) == 0:
         log.info(message)
 
 
