@@ -9,18 +9,19 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, log, options
+from utils import command_line, log, options, threads
 
 if TYPE_CHECKING:
     from diffusions.process import Process
 
+_SPACING = "uniform-trailing"  # its last level is all noise, so that t0 1 is a new image
 _SEED = "key of the noise: the same seed gives the same pictures"
 
 
 def build_parser() -> command_line.StrictParser:
     """Return the command line."""
     parser = command_line.StrictParser(__doc__.splitlines()[0])
-    options.add_common_options(parser, steps_help="all that were trained", seed_help=_SEED)
+    options.add_common_options(parser, _SPACING, steps_help="all that were trained", seed_help=_SEED)
     options.add_edit_options(parser)
     options.add_mask_options(parser)
     options.add_guidance_options(parser)
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_edit_options(args)
+        threads.prepare()
 
         from utils import assemble, inputs, launch, results, run, run_key  # torch: once the paths are good
 
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         process = assemble.make_process(args, config, trained, timesteps)
         guidance = assemble.Guidance(args, config, args.class_label and [args.class_label])
         levels = assemble.choose_levels(args, process)
+        warn(process, assemble.describe_levels(args, process))
         names = inputs.find_inputs(args, inputs.SUFFIXES)
         reader = inputs.Inputs(
             *(args.input_dir, config.model.image_size, config.model.in_channels, args.fit),
@@ -52,13 +55,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         items = results.make_items(names, args.samples)
         calls_a_level = args.repeats * (guidance.calls_per_step + (args.corrector_steps or 0))
-        warn(process)
         if args.dry_run:
             side = config.model.image_size
             print(f"{len(names)} images at {side}x{side}, {len(items) * max(1, len(levels))} results")
             print(*describe(args, process, levels, calls_a_level), sep="\n")
             return command_line.EXIT_DONE
-        place = launch.start(args.cpu, args.precision, args.compile)
+        place = launch.start(args.cpu, args.precision, args.compile, args.shard is not None)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run_key.check(args.save_dir, settings, args.overwrite)
 
@@ -77,8 +79,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def warn(process: "Process") -> None:
-    """Say when the variance of the steps will show in the results."""
+def warn(process: "Process", about_levels: list[str]) -> None:
+    """Say how far the edits go, and when the variance of the steps will show in them."""
+    for line in about_levels:
+        log.once(line)
     preserving = process.levels[-1].signal < 1
     if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:
         log.once("warning: fixed_large leaves noise in images at few steps, prefer fixed_small")
@@ -91,8 +95,8 @@ def describe(
     if args.auto_t0:
         return [f"up to level {process.num_steps}, as far as the difference stays within {args.faithfulness}"]
     return [
-        f"level {level} of {process.num_steps}: timestep {process.timesteps[level - 1]} of "
-        f"{process.num_timesteps}, sigma {process.sigma(level):.4g}, "
+        f"level {level} of {process.num_steps}: t0 {process.t0_at(level):g}, timestep "
+        f"{process.timesteps[level - 1]} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
         f"{level * calls_a_level} network evaluations an image"
         for level in levels
     ]
