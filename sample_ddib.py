@@ -8,19 +8,19 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, log, options
+from utils import command_line, log, options, threads
 
 if TYPE_CHECKING:
     from diffusions.process import Process
 
-_STEPS = 100
+_SPACING, _STEPS = "quad90", 100
 _SEED = "key of the noise that cycle-diffusion draws; the other solvers draw none"
 
 
 def build_parser() -> command_line.StrictParser:
     """Return the command line."""
     parser = command_line.StrictParser(__doc__.splitlines()[0])
-    options.add_common_options(parser, steps_help=str(_STEPS), seed_help=_SEED)
+    options.add_common_options(parser, _SPACING, steps_help=str(_STEPS), seed_help=_SEED)
     options.add_translate_options(parser)
     options.add_guidance_options(parser)
     return parser
@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_translate_options(args)
+        threads.prepare()
 
         from diffusions import match_timesteps  # torch: only once the paths are known to be good
         from utils import assemble, inputs, labels, latents, launch, paths, results, run, run_key
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             side = config.model.image_size
             reader = latents.Latents(args.input_dir, space, (config.model.in_channels, side, side))
         calls = count_calls(args, encoder.num_steps, guidance.calls_per_step)
-        warn(encoder)
+        warn(encoder, assemble.describe_loss(args, config, trained, timesteps))
         if args.dry_run:
             side, top = config.model.image_size, encoder.num_steps
             wanted = ", ".join(args.class_B or [args.weights_B.name])
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{calls} network evaluations an image"
             )
             return command_line.EXIT_DONE
-        place = launch.start(args.cpu, args.precision, args.compile)
+        place = launch.start(args.cpu, args.precision, args.compile, args.shard is not None)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run.check(args, place, settings)
 
@@ -132,14 +133,16 @@ def count_calls(args: argparse.Namespace, num_steps: int, calls_down: int) -> in
     return num_steps * calls
 
 
-def warn(process: "Process") -> None:
-    """Say when the latent is not all noise."""
+def warn(process: "Process", loss: str | None) -> None:
+    """Say when the latent is not all noise, and what these steps lose."""
     last = process.timesteps[-1]
     if last + 1 < 0.9 * process.num_timesteps:
         log.once(
             f"note: the last level is timestep {last} of {process.num_timesteps}, not pure noise, so the "
             "latent keeps part of the image; see docs/DDIB.md"
         )
+    if loss:
+        log.once(loss)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,19 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, log, options
+from utils import command_line, log, options, threads
 
 if TYPE_CHECKING:
     from diffusions.process import Process
 
+_SPACING = "uniform-trailing"  # its last level is all noise, so that t0 1 is a new image
 _SEED = "key of the noise: the same seed gives the same pictures"
 
 
 def build_parser() -> command_line.StrictParser:
     """Return the command line."""
     parser = command_line.StrictParser(__doc__.splitlines()[0])
-    options.add_common_options(parser, steps_help="all that were trained", seed_help=_SEED)
+    options.add_common_options(parser, _SPACING, steps_help="all that were trained", seed_help=_SEED)
     options.add_edit_options(parser)
     options.add_mask_options(parser)
     options.add_guidance_options(parser)
@@ -34,16 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_edit_options(args)
+        threads.prepare()
 
-        from utils import (  # torch: once the paths are good
-            assemble,
-            inputs,
-            launch,
-            maps,
-            results,
-            run,
-            run_key,
-        )
+        # torch: once the paths are good
+        from utils import assemble, inputs, launch, maps, results, run, run_key
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
@@ -52,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         process = assemble.make_process(args, config, trained, timesteps)
         guidance = assemble.Guidance(args, config, args.class_label and [args.class_label])
         levels = assemble.choose_levels(args, process)
+        warn(process, assemble.describe_levels(args, process))
         names = inputs.find_inputs(args, inputs.SUFFIXES)
         reader = inputs.Inputs(
             *(args.input_dir, config.model.image_size, config.model.in_channels, args.fit),
@@ -60,13 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         items = results.make_items(names, args.samples)
         calls_a_level = args.repeats * (guidance.calls_per_step + (args.corrector_steps or 0))
-        warn(process)
         if args.dry_run:
             side = config.model.image_size
             print(f"{len(names)} images at {side}x{side}, {len(items) * max(1, len(levels))} results")
             print(*describe(args, process, levels, calls_a_level), sep="\n")
             return command_line.EXIT_DONE
-        place = launch.start(args.cpu, args.precision, args.compile)
+        place = launch.start(args.cpu, args.precision, args.compile, args.shard is not None)
         settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
         run.check(args, place, settings)
 
@@ -77,9 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 
         method = run.Method(build, place)
         parameters = assemble.edit_parameters(args, process, guidance)
-        calls = calls_a_level * (
-            sum(levels) or round(process.num_steps * math.log2(process.num_steps + 1) / 2)
-        )
+        searched = round(process.num_steps * math.log2(process.num_steps + 1) / 2)  # by --auto_t0
+        calls = calls_a_level * (sum(levels) or searched)
         folders = list(levels.values()) or [""]
         work = run.Run(args, place, items, reader, method, settings, parameters, folders)
         work.prepare()
@@ -89,8 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def warn(process: "Process") -> None:
-    """Say when the variance of the steps will show in the results."""
+def warn(process: "Process", about_levels: list[str]) -> None:
+    """Say how far the edits go, and when the variance of the steps will show in them."""
+    for line in about_levels:
+        log.once(line)
     preserving = process.levels[-1].signal < 1
     if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:
         log.once("warning: fixed_large leaves noise in images at few steps, prefer fixed_small")
@@ -103,8 +99,8 @@ def describe(
     if args.auto_t0:
         return [f"up to level {process.num_steps}, as far as the difference stays within {args.faithfulness}"]
     return [
-        f"level {level} of {process.num_steps}: timestep {process.timesteps[level - 1]} of "
-        f"{process.num_timesteps}, sigma {process.sigma(level):.4g}, "
+        f"level {level} of {process.num_steps}: t0 {process.t0_at(level):g}, timestep "
+        f"{process.timesteps[level - 1]} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
         f"{level * calls_a_level} network evaluations an image"
         for level in levels
     ]

@@ -90,7 +90,7 @@ class BDIA(Process):
             z_k = x - self._compose(there, source) + x_k
             if target == 0:
                 image = (x_k + z_k) / 2
-                return image.clamp(-1, 1) if self.clip_denoised else image
+                return image.clamp(-self.bound, self.bound) if self.clip_denoised else image
             if not up:
                 z_k = x_k + self.gamma * (z_k - x_k)
             state = self._scale(target) * torch.cat([x_k, z_k], dim=1)

@@ -58,6 +58,7 @@ class Process:
         self.num_timesteps = schedule.num_timesteps
         self.prediction = prediction
         self.clip_denoised = clip_denoised
+        self.bound = 1.0
         self.gradient: Gradient | None = None
         self.look: Look | None = None
 
@@ -95,6 +96,11 @@ class Process:
         wanted = t0 * self.num_timesteps
         return min(range(1, self.num_steps + 1), key=lambda k: abs(self.timesteps[k - 1] + 1 - wanted))
 
+    def t0_at(self, level: int) -> float:
+        """Return the fraction of the trained process that a level is, which `level_at` finds."""
+        self.check_level(level)
+        return (self.timesteps[level - 1] + 1) / self.num_timesteps
+
     def sigma(self, level: int) -> float:
         """Return the noise in units of the signal, for VP sqrt(1 / A_k - 1), from 0 at level 0."""
         self.check_level(level, lowest=0)
@@ -104,6 +110,12 @@ class Process:
         """Return this process with its steps down leaning along a gradient (Dhariwal & Nichol 2021)."""
         process = copy(self)
         process.gradient = gradient
+        return process
+
+    def bounded(self, bound: float | None) -> Self:
+        """Return this process with x_0 clipped to [-bound, bound] where it clips, or with None never."""
+        process = copy(self)
+        process.bound, process.clip_denoised = bound or self.bound, self.clip_denoised and bound is not None
         return process
 
     def watched(self, look: Look | None) -> Self:
@@ -186,7 +198,7 @@ class Process:
             model: The network.
             x_t: State, shape [B, C, ...], at least float32.
             level: Level that the network is told, 1 to K.
-            clip: Clip x_0 to [-1, 1], and derive eps from the clipped x_0.
+            clip: Clip x_0 to [-1, 1] (see `bounded`), and derive eps from the clipped x_0.
 
         Returns:
             x_0, eps and perhaps a variance, in the dtype of x_t.
@@ -196,7 +208,7 @@ class Process:
         output, variance = split_variance(model(x_t, self.condition(x_t, level)).to(x_t.dtype), x_t.shape[1])
         x_0, eps = interpret(output, x_t, here, self.prediction)
         if clip:
-            x_0 = x_0.clamp(-1, 1)
+            x_0 = x_0.clamp(-self.bound, self.bound)
             eps = to_eps(x_0, x_t, here)
         return Prediction(x_0, eps, variance)
 

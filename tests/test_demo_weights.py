@@ -71,6 +71,18 @@ def test_translating_a_class_to_itself_returns_the_image_and_to_another_does_not
     assert green > red
 
 
+def test_a_new_image_does_not_depend_on_the_input(tmp_path):
+    """From 4 of the timesteps, all but the name of the input is drowned; with uniform ones it was not."""
+    results = []
+    for colour in ("black", "white"):
+        (tmp_path / colour).mkdir()
+        Image.new("RGB", (64, 64), colour).save(tmp_path / colour / "x.png")
+        words = ["--input_dir", str(tmp_path / colour), "--save_dir", str(tmp_path / f"{colour}_out")]
+        assert sample_sdedit.main([*MODEL, *words, "--respace_steps", "4", "--t0", "1"]) == 0
+        results.append(pixels(tmp_path / f"{colour}_out/x.png"))
+    assert rmse(*results) < 0.01
+
+
 @pytest.mark.parametrize("repeats", ["1", "3"])
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++", "ve"])
 def test_the_shipped_masks_hold_to_the_byte(tmp_path, sampler, repeats):

@@ -19,7 +19,7 @@ import sample_ddib
 from tools import judge
 
 SETTINGS = [
-    "--inversion source",
+    "--respace_type uniform --inversion source",
     "--respace_type quad90 --inversion source",
     "--respace_type quad90",
     "--respace_type quad90 --inversion fixed_point",

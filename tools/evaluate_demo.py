@@ -64,11 +64,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     parser.add_argument("--save_dir", type=Path, default=Path("out/evaluate"), help="where pictures go")
     parser.add_argument(
-        "--edit", default="--respace_steps 100 --edit_steps 50", help="SDEdit setting to judge"
+        "--edit",
+        default="--respace_type uniform --respace_steps 100 --edit_steps 50",
+        help="SDEdit setting to judge",
     )
     parser.add_argument(
         "--labelled",
-        default="--respace_steps 100 --edit_steps 65 --guidance_scale 4",
+        default="--respace_type uniform --respace_steps 100 --edit_steps 65 --guidance_scale 4",
         help="SDEdit setting to judge with the class label",
     )
     parser.add_argument(

@@ -22,6 +22,8 @@ CLASSES = ("red_apple", "orange", "lemon", "lime", "pear", "strawberry")
 NUM_EACH = 4
 LABELLED = ("strawberry", "green_apple", "peach", "kiwi", "pineapple")
 STROKES = ("red_apple", "orange_corner", "pear", "strawberry", "huckleberry", "banana")
+SPACED = ["--respace_type", "uniform", "--respace_steps", "100"]
+"""Of all edits; their t0 is a hundredth below that of the default spacing."""
 EDIT_STEPS = (20, 35, 50, 65)
 PAIRS = (("red_apple", "orange"), ("lemon", "lime"), ("orange", "strawberry"), ("pear", "lemon"))
 SOLVER = ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
@@ -71,7 +73,7 @@ def draw_sdedit(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for steps in EDIT_STEPS:
             words = ["--input_dir", "assets/strokes", "--save_dir", f"{folder}/{steps}", "--comparison"]
-            sample_sdedit.main([*MODEL_WORDS, *words, "--respace_steps", "100", "--edit_steps", str(steps)])
+            sample_sdedit.main([*MODEL_WORDS, *words, *SPACED, "--edit_steps", str(steps)])
         rows = []
         for name in STROKES:
             strips = [Path(folder, str(steps), "comparison", f"{name}.png") for steps in EDIT_STEPS]
@@ -121,7 +123,7 @@ def draw_edits(target: Path) -> None:
         def edited(kind: str, name: str, *words: str) -> list[Image.Image]:
             save_dir = Path(folder, "-".join([kind, name, *words[-2:]]).replace("/", "_"))
             paths = ["--input_dir", f"assets/edits/{kind}", "--save_dir", str(save_dir)]
-            sample_sdedit.main([*MODEL_WORDS, *paths, "--respace_steps", "100", *words])
+            sample_sdedit.main([*MODEL_WORDS, *paths, *SPACED, *words])
             return [Image.open(path) for path in sorted(save_dir.rglob(f"t0_*/{name}.png"))]
 
         rows = []
@@ -159,7 +161,7 @@ def draw_ve(target: Path) -> None:
         for kind, steps in zip(("", "_ve"), levels, strict=True):
             words = ["-c", f"configs/demo/fruits64{kind}.yaml", "--weights", str(WEIGHTS)]
             paths = ["--input_dir", str(guides), "--save_dir", f"{folder}/vp{kind}"]
-            sample_sdedit.main([*words, *paths, "--respace_steps", "100", "--edit_steps", *steps])
+            sample_sdedit.main([*words, *paths, *SPACED, "--edit_steps", *steps])
         rows = []
         for name in STROKES:
             paths = [
@@ -186,7 +188,7 @@ def draw_labelled(target: Path) -> None:
             ):
                 save_dir = Path(folder, str(i), name)
                 paths = ["--input_dir", str(guides), "--save_dir", str(save_dir)]
-                common = ["--respace_steps", "100", "--edit_steps", "65", "--samples", "2"]
+                common = [*SPACED, "--edit_steps", "65", "--samples", "2"]
                 sample_sdedit.main([*MODEL_WORDS, *paths, *common, *words])
                 row += [Image.open(path) for path in sorted(save_dir.glob("*.png"))]
             rows.append(row)
@@ -228,7 +230,7 @@ def main() -> None:
     draw_ve(Path("assets/ve.png"))
     draw_labelled(Path("assets/labelled.png"))
     draw_ddib(Path("assets/ddib.png"))
-    strokes = ["--respace_steps", "100", "--edit_steps", "50"]
+    strokes = [*SPACED, "--edit_steps", "50"]
     draw_way(sample_sdedit, Path("assets/strokes/pear.png"), strokes, Path("assets/sdedit_way.png"))
     fruit = ["--class_A", "lemon", "--class_B", "lime", *SOLVER]
     draw_way(sample_ddib, Path("assets/fruits/lemon/2.png"), fruit, Path("assets/ddib_way.png"))

@@ -13,7 +13,7 @@ if not __package__:  # python tools/paint.py, in place of python -m tools.paint
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import sample_sdedit
-from utils import command_line, options
+from utils import command_line, options, threads
 
 HOST = "127.0.0.1"
 
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     with command_line.report_errors(parser):
         if problems := options.missing_files(args):
             raise ValueError("\n".join(problems))
+        threads.prepare()
         with listen(args.port) as listener:
             try:
                 import uvicorn  # noqa: F401  missing it is said before the weights are read

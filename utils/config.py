@@ -44,10 +44,16 @@ class DiffusionConfig:
     """What the network's output means: eps, x0 or v, or for a ve network score."""
     var_type: str = "fixed_small"
     """Variance of a DDPM step: fixed_small, fixed_large or learned_range."""
+    clip: float | None = 1.0
+    """Bound of a predicted x_0 on the way down, null for none; a score is never clipped."""
 
     def __post_init__(self):
         if not 1 <= self.num_timesteps <= MAX_TIMESTEPS:
             raise ValueError(f"num_timesteps {self.num_timesteps}: allowed are 1 to {MAX_TIMESTEPS}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(
+                f"clip {self.clip:g}: give a bound above 0, 1 for images on [-1, 1], or null for none"
+            )
         if self.process not in ("vp", "ve"):
             raise ValueError(f"process: found {quote(self.process)}, allowed are vp and ve")
         if (self.prediction == "score") != (self.schedule is None):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from utils.config import Config, DiffusionConfig, build_section
 from utils.diffusers_keys import Structure, key_pairs, modern
+from utils.diffusers_scheduler import read_clip, say_unused
 from utils.quote import plain, quote
 from utils.tensor_file import Stored
 
@@ -87,6 +88,7 @@ _MOST_LEVELS, _WIDEST = 16, 2**16
 _MOST_JSON, _LARGEST_NUMBER = 2**20, 1e300
 BLOCKS = {"ddpm_unet": "", "ncsnpp": "Skip"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": "cosine"}
+VARIANCES = {k + end: k for k in ("fixed_small", "fixed_large", "learned_range") for end in ("", "_log")}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
@@ -242,16 +244,15 @@ def _diffusion_fields(family: str, facts: dict[str, Any]) -> dict[str, Any]:
     facts = {"prediction_type": "epsilon", "variance_type": "fixed_small", **facts}
     if facts.get("trained_betas") is not None or facts.get("rescale_betas_zero_snr"):
         raise ValueError("trained_betas and rescale_betas_zero_snr: not among our schedules")
+    say_unused(facts)
     schedule = _translate(facts, "beta_schedule", SCHEDULES)
     ends = {} if schedule == "cosine" else {key: facts[key] for key in ("beta_start", "beta_end")}
-    variances = ("fixed_small", "fixed_large", "learned_range")
     return {
         "num_timesteps": steps,
         "schedule": schedule,
         "prediction": _translate(facts, "prediction_type", PREDICTIONS),
-        "var_type": _translate(
-            facts, "variance_type", {k + end: k for k in variances for end in ("", "_log")}
-        ),
+        "var_type": _translate(facts, "variance_type", VARIANCES),
+        "clip": read_clip(facts),
         **ends,
     }
 

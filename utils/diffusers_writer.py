@@ -107,5 +107,6 @@ def _scheduler_facts(config: Config) -> dict[str, Any]:
         **{key: value for key, value in ends.items() if value is not None},
         "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[diffusion.prediction],
         "variance_type": diffusion.var_type,
-        "clip_sample": True,
+        "clip_sample": diffusion.clip is not None,
+        "clip_sample_range": 1.0 if diffusion.clip is None else diffusion.clip,
     }

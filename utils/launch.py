@@ -10,8 +10,8 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from utils import allocator
-from utils.log import log
+from utils import allocator, launchers
+from utils.log import log, once
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LINE_EVERY_S = 30.0
@@ -36,22 +36,26 @@ class Launch:
         return 16 if self.device.type == "cuda" else 4
 
 
-def start(cpu: bool, precision: str, compiled: bool = False) -> Launch:
+def start(cpu: bool, precision: str, compiled: bool = False, sharded: bool = False) -> Launch:
     """Join the processes that a launcher started, or run alone.
 
     Args:
         cpu: Stay on the CPU.
         precision: 'fp32', 'bf16', 'fp16', or 'auto' for what `accelerate launch` asked for.
+        compiled: Compile networks, as also where `accelerate launch` asked for it.
+        sharded: Do a share of the work that no other process does, whatever started them.
 
     Raises:
         ValueError: The launcher started several processes that cannot see one another, or asked for
             a precision that the networks do not have; or there is nothing to compile with.
     """
+    asked = launchers.join(sharded)
+    compiled = compiled or _follow_backend()
     if compiled and not any(map(shutil.which, _COMPILERS)):
         raise ValueError(
-            f"--compile: found no C++ compiler ({', '.join(_COMPILERS)}); install one, or leave --compile out"
+            f"--compile: found no C++ compiler ({', '.join(_COMPILERS)}); install one, or leave out "
+            "--compile, or the launcher's --dynamo_backend"
         )
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
     state = PartialState(cpu=cpu)
     if state.num_processes != asked:
         raise ValueError(
@@ -67,6 +71,14 @@ def start(cpu: bool, precision: str, compiled: bool = False) -> Launch:
     if state.device.type == "cpu":
         allocator.keep_freed_memory()
     return Launch(state.process_index, state.num_processes, state.device, _DTYPES[precision], compiled)
+
+
+def _follow_backend() -> bool:
+    """Return whether `accelerate launch` asked for the backend that --compile has; say where for another."""
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend not in ("", "no", "inductor"):
+        once(f"note: the launcher's dynamo backend {backend} is not followed: --compile knows inductor alone")
+    return backend == "inductor"
 
 
 def finish() -> None:

@@ -7,6 +7,8 @@ import sys
 from contextlib import nullcontext
 from typing import TextIO
 
+from utils import launchers
+
 log = logging.getLogger("sample")
 _said: set[str] = set()
 
@@ -51,7 +53,7 @@ def make_streams_safe() -> None:
 def start() -> None:
     """Send messages to stderr."""
     make_streams_safe()
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = launchers.number("WORLD_SIZE", 1)
     prefix = f"[{os.environ.get('RANK', '?')}/{world_size}] " if world_size > 1 else ""
     handler = _Handler()
     handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
@@ -62,7 +64,7 @@ def start() -> None:
 
 def once(message: str) -> None:
     """Say what every process of a run would say alike."""
-    if os.environ.get("RANK", "0") == "0":
+    if launchers.number("RANK", 0) == 0:
         log.info(message)
 
 

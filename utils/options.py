@@ -71,8 +71,10 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
 
 
-def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_help: str) -> None:
-    """Add what both commands take; the helps that they are called with are the command's own."""
+def add_common_options(
+    parser: argparse.ArgumentParser, spacing: str, steps_help: str, seed_help: str
+) -> None:
+    """Add what both commands take; spacing and helps are the command's own."""
     add_network_options(parser)
     add = parser.add_argument
     add("--input_dir", type=Path, required=True, help="folder of input images, searched recursively")
@@ -80,7 +82,7 @@ def add_common_options(parser: argparse.ArgumentParser, steps_help: str, seed_he
     add("--seed", type=seed_int, default=0, help=seed_help)
     add(
         "--respace_type",
-        default="uniform",
+        default=spacing,
         help=f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20",
     )
     add("--respace_steps", type=positive_int, help=f"number of timesteps to keep (default: {steps_help})")
@@ -134,15 +136,16 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         nargs="+",
         default=argparse.SUPPRESS,
-        help="respaced steps to noise and denoise, 1 (hardly a change) to all of them (a new image); "
-        "several numbers make a folder each, and a contact sheet an input",
+        help="steps to noise and denoise, of the --respace_steps that are kept: 1 (hardly a change) to all "
+        " of them (a new image); several numbers make a folder each, and a contact sheet an input",
     )
     group.add_argument(
         "--t0",
         type=fraction,
         nargs="+",
         default=argparse.SUPPRESS,
-        help="the same as fractions of the process, above 0 to 1, whatever the respacing; try 0.3 to 0.6",
+        help="the same as fractions of the process, above 0 (hardly a change) to 1 (a new image), to the "
+        "nearest timestep that is kept; try 0.3 to 0.6",
     )
     group.add_argument("--auto_t0", action="store_true", help="each image as far as --faithfulness lets it")
     add = parser.add_argument_group("editing").add_argument

@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import sample_ddib
-from tests.commands.command_case import CONFIG, result_bytes
+from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
+from utils import assemble
 
 STEPS = ["--respace_steps", "8", "--respace_type", "quad90"]
 TO_DOG = ["--class_A", "cat", "--class_B", "dog"]
@@ -117,6 +118,37 @@ def test_latents_are_saved_and_decoded_again(case, tmp_path, capsys):
     assert sample_ddib.main([*case.words(tmp_path / "most"), "--from_latents", "--class_B", "dog"]) == 3
     assert "bad.safetensors: a latent of shape [3, 32, 32]; this network's are" in capsys.readouterr().err
     assert all((tmp_path / "most" / name).is_file() for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", None),
+        ("--solver heun --respace_steps 25", None),
+        ("--solver exact --respace_type uniform-trailing", None),
+        ("--inversion fixed_point --respace_type uniform", None),
+        ("--inversion source", "lose about 0.29 on [-1, 1]"),
+        ("--respace_type uniform", "lose about 0.053 on [-1, 1]"),
+        ("--respace_steps 10", "lose about 0.095 on [-1, 1]"),
+        (
+            "--solver heun --respace_type uniform-trailing --respace_steps 50",
+            "sigma grows up to 633-fold in one",
+        ),
+        (
+            "--solver dpm-solver++ --respace_type uniform-linspace",
+            "--solver heun --respace_type quad90 --respace",
+        ),
+    ],
+)
+def test_what_the_steps_lose_is_said_beforehand(words, said):
+    """On the demo's schedule, whose last timestep has a sigma of 20291; for the default nothing is."""
+    config = assemble.read_config(ROOT / "configs/demo/fruits64.yaml")
+    required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
+    args = sample_ddib.build_parser().parse_args([*required, *words.split()])
+    timesteps = assemble.read_timesteps(args, config, default_steps=100)
+    found = assemble.describe_loss(args, config, assemble.read_trained(config), timesteps)
+    assert (found is None) == (said is None), found
+    assert said is None or said in found
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_samples_differ_and_the_first_is_the_plain_result(case, tmp_path):
 
 
 def test_auto_t0_goes_as_far_as_it_may(case, tmp_path, capsys):
-    limit = 0.25
+    limit = 0.4
     found = run(case, tmp_path / "o", "--auto_t0", "--faithfulness", limit)
     assert capsys.readouterr().err.count("of 10, difference 0.") == 5
     for name in found:
@@ -255,7 +255,7 @@ def test_a_classifier_leads(case, tmp_path, classifier, sampler):
         (["--edit_steps", "3", "--faithfulness", "0.1"], "--auto_t0 and --faithfulness go together"),
         (["--auto_t0", "--faithfulness", "0.1", "--comparison"], "not together with"),
         (["--auto_t0", "--faithfulness", "0.1", "--trajectory", "4"], "--comparison or --trajectory"),
-        (["--t0", "0.5", "0.51"], "the same level twice: t0_0.5 is level 6, t0_0.51 is level 6 of 10"),
+        (["--t0", "0.5", "0.51"], "the same level twice: t0 0.5 is level 5, t0 0.51 is level 5 of 10"),
         (["--edit_steps", "3", "11"], "level 11"),
         (["--edit_steps", "3", "--guidance_scale", "3"], "name the class of the results"),
         (["--edit_steps", "3", "--class_label", "cow"], "unknown class 'cow'"),
@@ -286,8 +286,33 @@ def test_dry_run_of_a_sweep_and_of_ve(case, capsys):
     assert sample_sdedit.main([*words, *guided, "--samples", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "5 images at 16x16, 20 results"
-    assert lines[1].startswith("level 6 of 10: timestep 50 of 100, sigma ")
-    assert [line.rpartition(", ")[2].split()[0] for line in lines[1:]] == ["24", "40"]
+    assert lines[1].startswith("level 5 of 10: t0 0.5, timestep 49 of 100, sigma ")
+    assert [line.rpartition(", ")[2].split()[0] for line in lines[1:]] == ["20", "40"]
     assert sample_sdedit.main([*words, *SAMPLERS["ve-corrected"]]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"sigma {2 * 0.01 * 2000 ** (90 / 99):.4g}, 60 network evaluations" in lines[2]
+    assert f"sigma {2 * 0.01 * 2000:.4g}, 60 network evaluations" in lines[2]
+
+
+def test_the_t0_that_is_reached_is_said_and_names_the_folders(case, tmp_path, capsys):
+    """Of 4 steps 0.9 is the last, of 100 timesteps 5 are hardly an edit, uniform ones end before 1."""
+    four = ["--respace_steps", "4", "--t0", "0.5", "0.9"]
+    assert sample_sdedit.main([*case.words(), *four]) == 0
+    assert sorted({name.partition("/")[0] for name in result_bytes(case.save_dir)}) == [
+        "sheets",
+        "t0_0.5",
+        "t0_1",
+    ]
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert (
+        first == "note: t0 0.9 is not among the 4 timesteps kept, the nearest is t0 1; more steps are finer"
+    )
+    assert not any("0.5 is not among" in line for line in rest)
+    for words, said in {
+        "--edit_steps 5": "5 of 100 steps: t0 0.05, sigma 0.1597; warning: this is hardly an edit",
+        "--edit_steps 50": "50 of 100 steps: t0 0.5, sigma 3.532\n",
+        "--t0 1 --respace_type uniform --respace_steps 10": "t0 0.91; --respace_type uniform-trailing",
+    }.items():
+        assert sample_sdedit.main([*case.words(tmp_path / "o"), *words.split(), "--dry_run"]) == 0
+        printed = capsys.readouterr()
+        assert said in printed.err
+        assert ("warning" in printed.err) == (words == "--edit_steps 5")

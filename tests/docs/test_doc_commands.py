@@ -62,7 +62,8 @@ OF_MODULE = {
 }
 """Likewise, of one program."""
 
-USUAL = f"--weights {WEIGHTS} --input_dir assets/strokes --save_dir out/usual --edit_steps 50".split()
+USUAL = f"--weights {WEIGHTS} --input_dir assets/strokes --save_dir out/usual".split()
+USUAL += ["--respace_steps", "100", "--edit_steps", "50"]
 """Arguments of sample_sdedit.py where a page has dots."""
 
 LESS = {
@@ -243,6 +244,12 @@ def check_pytest(words: list[str]) -> None:
         assert not flag or flag == "-s" or flag in COUNTS, word
         assert flag or word.isdecimal() or (ROOT / word).exists(), word
         assert not word.isdecimal() or before in COUNTS, word
+
+
+def test_no_page_counts_edit_steps_of_all_timesteps():
+    """Of a thousand of them 50 are t0 0.05, hardly an edit."""
+    for command in EVERY:
+        assert not re.search(r"--edit_steps \d", command) or "--respace_steps" in command, command
 
 
 def test_no_entry_of_the_tables_is_left_over():

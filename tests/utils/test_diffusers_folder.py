@@ -1,5 +1,6 @@
 """Folders of diffusers, made and loaded by diffusers itself: equal outputs, equal pictures, and back."""
 
+import argparse
 import copy
 import json
 import shutil
@@ -11,10 +12,12 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, ScoreSdeVeSche
 from diffusions import DDIM, make_schedule, respace
 from models import CONFIG_CLASSES, build_empty, build_model
 from tools.convert import main as convert
+from utils import assemble, log
 from utils.checkpoint import load_weights, open_checkpoint
-from utils.config import load_config
-from utils.diffusers_folder import read_config
+from utils.config import Config, DiffusionConfig, load_config
+from utils.diffusers_folder import _scheduler_facts, read_config
 from utils.diffusers_keys import Structure, key_pairs
+from utils.diffusers_scheduler import read_clip
 from utils.recognize import CONFIGS, Shelf
 
 DDPM = {
@@ -179,6 +182,45 @@ def test_the_schedule_is_that_of_the_scheduler(tmp_path):
         assert (diffusion.schedule, diffusion.prediction, diffusion.var_type) == (name, "v", "fixed_small")
         table = make_schedule(name, 1000, diffusion.beta_start, diffusion.beta_end).alphas_cumprod
         torch.testing.assert_close(table, scheduler.alphas_cumprod.double(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "clip", "said"),
+    [
+        ({}, 1.0, ""),
+        ({"clip_sample": False}, None, ""),
+        ({"clip_sample_range": 3}, 3.0, ""),
+        ({"thresholding": True, "dynamic_thresholding_ratio": 0.9}, 1.0, "thresholding True (x_0 is clipped"),
+        ({"set_alpha_to_one": False}, 1.0, "set_alpha_to_one False (here level 0 is always the clean image)"),
+        ({"timestep_spacing": "trailing"}, 1.0, "timestep_spacing 'trailing' (--respace_type"),
+        ({"steps_offset": 1}, 1.0, "steps_offset 1 (--respace_type"),
+    ],
+)
+def test_how_the_scheduler_clips_is_obeyed_and_the_rest_is_said(tmp_path, capsys, fields, clip, said):
+    (tmp_path / "config.json").write_text(json.dumps(DDPM))
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({**DDPMScheduler().config, **fields}))
+    log.start()
+    config = read_config(tmp_path, CONFIG_CLASSES)
+    assert config.diffusion.clip == clip
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert bool(said) == ("is not followed" in printed)
+    trained = assemble.read_trained(config)
+    for words in ("ddpm", "ddim", "dpm-solver++"):
+        args = argparse.Namespace(sampler=words, var_type=None, corrector_steps=None)
+        process = assemble.make_process(args, config, trained, [0, 500, 999])
+        far = process.predict_guided(lambda x, t: -9 + 0 * x, torch.ones(1, 3, 2, 2), 2).x_0.max()
+        assert far == clip if clip else far > 9
+
+
+def test_clipping_goes_out_to_a_folder_again():
+    for clip in (None, 1.0, 2.5):
+        config = Config(model=None, diffusion=DiffusionConfig(num_timesteps=10, schedule="cosine", clip=clip))
+        facts = _scheduler_facts(config)
+        assert read_clip("a path", facts) == clip
+    for fields in ({"clip_sample": "no"}, {"clip_sample_range": 0}, {"clip_sample_range": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(fields))} .*: allowed"):
+            read_clip("a path", fields)
 
 
 def test_noise_levels_are_added(tmp_path):

@@ -59,11 +59,12 @@ def test_defaults():
         key: args[key] for key in ("seed", "respace_type", "respace_steps", "micro_batch", "var_type")
     } == {
         "seed": 0,
-        "respace_type": "uniform",
+        "respace_type": "uniform-trailing",
         "respace_steps": None,
         "micro_batch": None,
         "var_type": None,
     }
+    assert parse("--class_B", "0", command=sample_ddib).respace_type == "quad90"
 
 
 def test_ancestors_spelling_of_variances_is_accepted():

@@ -1,6 +1,6 @@
 """What joins the rooms, for the commands and tools: a process, networks, and the methods on a batch."""
 
-from utils.assemble.editor import Editor, choose_levels, edit_parameters
+from utils.assemble.editor import Editor, choose_levels, describe_levels, edit_parameters
 from utils.assemble.guidance import Guidance
 from utils.assemble.networks import (
     Swap,
@@ -17,6 +17,7 @@ from utils.assemble.processes import (
     read_timesteps,
     read_trained,
 )
+from utils.assemble.returning import describe_loss
 from utils.assemble.translator import Side, Translator
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Translator",
     "check_same_images",
     "choose_levels",
+    "describe_levels",
+    "describe_loss",
     "edit_parameters",
     "load_network",
     "make_process",

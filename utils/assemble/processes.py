@@ -47,6 +47,8 @@ class Trained:
     """What the network means once it is adapted."""
     adapt: Callable[[Model], Model]
     """Lets the network work on this schedule."""
+    clip: float | None = 1.0
+    """Bound of x_0 on the way down, None for none."""
 
 
 def read_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -79,8 +81,10 @@ def read_trained(config: Config) -> Trained:
         if diffusion.prediction == "score":
             return Trained(schedule, "score", from_unit_range)
         vp = _vp_schedule(config)
-        return Trained(schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction))
-    return Trained(_vp_schedule(config), diffusion.prediction, lambda network: network)
+        return Trained(
+            schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction), diffusion.clip
+        )
+    return Trained(_vp_schedule(config), diffusion.prediction, lambda network: network, diffusion.clip)
 
 
 def trained_alphas(config: Config) -> Tensor | None:
@@ -118,6 +122,12 @@ def make_process(args: argparse.Namespace, config: Config, trained: Trained, tim
     Raises:
         ValueError: Options that do not go together, or with this network.
     """
+    return _make_sampler(args, config, trained, timesteps).bounded(trained.clip)
+
+
+def _make_sampler(
+    args: argparse.Namespace, config: Config, trained: Trained, timesteps: list[int]
+) -> Process:
     clip = trained.prediction != "score"  # as it was published
     given = (trained.schedule, timesteps, trained.prediction)
     if args.sampler != "ddpm":
@@ -144,7 +154,8 @@ def make_solver(args: argparse.Namespace, trained: Trained, timesteps: list[int]
         both = kinds.get(args.inversion, DDIM)(*given)
     else:
         both = Heun(*given)
-    return both, DPMSolver(*given) if args.solver == "dpm-solver++" else both
+    both = both.bounded(trained.clip)
+    return both, DPMSolver(*given).bounded(trained.clip) if args.solver == "dpm-solver++" else both
 
 
 def _choose_variance(args: argparse.Namespace, config: Config) -> str:
