@@ -14,11 +14,8 @@ from utils.quote import plain
 from utils.tensor_file import Stored, is_tensor
 
 _MOST_CONTAINERS, _DEEPEST, _LONGEST_LIST = 20_000, 8, 64
-_MOST_KEYS, _LONGEST_KEY, _MOST_DOTS = (
-    20_000,
-    200,
-    20,
-)  # of a state dict; the largest network has 700, of up to 60 characters
+# of a state dict; the largest network has 1,100, with names of up to 60 characters
+_MOST_KEYS, _LONGEST_KEY, _MOST_DOTS = 4_000, 120, 16
 _MOST_NETWORKS = 8  # of diffusers in one state dict
 _LEAST = 0.5  # of a network's tensors that an average must have, to be completed from the raw weights
 _SHARE = 0.3  # of a state's tensors that a prefix must have, to be named
@@ -210,7 +207,7 @@ def groups_of(state: State, expected: Shapes) -> dict[str, dict[str, str]]:
     if len(state.named) < _LEAST * len(expected):
         return groups
     flat = {key.replace(".", ""): key for key in expected}
-    lengths = sorted({len(key) for key in flat})
+    lengths, tails = sorted({len(key) for key in flat}), {key[-4:] for key in flat}
     for key in state.named:
         prefix, rest, dot = "", key, "."
         while dot:
@@ -219,7 +216,7 @@ def groups_of(state: State, expected: Shapes) -> dict[str, dict[str, str]]:
             head, dot, rest = rest.partition(".")
             prefix += head + dot
         place, dot, _ = key.rpartition(".")
-        if len(flat) == len(expected) and is_average(_join(state.where, place)):
+        if key[-4:] in tails and len(flat) == len(expected) and is_average(_join(state.where, place)):
             # LitEma of latent diffusion takes the dots out of names
             for length in lengths:
                 i = len(key) - length
