@@ -184,6 +184,8 @@ def _complete(average: Candidate, raw: Candidate, expected: Shapes) -> Candidate
 
 def _candidates_in(state: State, states: list[State], expected: Shapes) -> Iterator[Candidate]:
     """Yield the places of a state that hold nothing but a network, or at least half of one."""
+    if len(state.named) < _LEAST * len(expected):
+        return
     groups = {
         prefix: group
         for prefix, group in groups_of(state, expected).items()
@@ -204,8 +206,6 @@ def _candidates_in(state: State, states: list[State], expected: Shapes) -> Itera
 def groups_of(state: State, expected: Shapes) -> dict[str, dict[str, str]]:
     """Return for every prefix of a state the keys below it that are a network's, by the network's keys."""
     groups: dict[str, dict[str, str]] = defaultdict(dict)
-    if len(state.named) < _LEAST * len(expected):
-        return groups
     flat = {key.replace(".", ""): key for key in expected}
     lengths, tails = sorted({len(key) for key in flat}), {key[-4:] for key in flat}
     for key in state.named:
