@@ -1,5 +1,6 @@
 """Where in a file of weights a network lies: under which wrappers and prefix, and whether averaged."""
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +14,8 @@ from utils.quote import plain
 from utils.tensor_file import Stored, is_tensor
 
 _MOST_CONTAINERS, _DEEPEST, _LONGEST_LIST = 20_000, 8, 64
-_MOST_KEYS, _LONGEST_KEY = 20_000, 200  # of a state dict; the largest network has 700, of up to 60 characters
+# of a state dict; the largest network has 1,100, with names of up to 60 characters
+_MOST_KEYS, _LONGEST_KEY, _MOST_DOTS = 4_000, 120, 16
 _MOST_NETWORKS = 8  # of diffusers in one state dict
 _LEAST = 0.5  # of a network's tensors that an average must have, to be completed from the raw weights
 _SHARE = 0.3  # of a state's tensors that a prefix must have, to be named
@@ -79,6 +81,8 @@ def find_states(content: Any, store: Callable[[str, Any], Stored], place: str = 
                 seen.add(id(item))
                 inner.append((_join(where, key), item, depth + 1))
         waiting += reversed(inner)
+    if sum(len(state.named) for state in states) > 2 * _MOST_KEYS:
+        raise ValueError(f"has more than {2 * _MOST_KEYS} tensors outside optimizers; no checkpoint has")
     return [part for state in states for part in _to_published(state)]
 
 
@@ -102,7 +106,9 @@ def _state_of(where: str, value: Any, store: Callable[[str, Any], Stored]) -> li
 
     if isinstance(value, dict):
         found = [(str(key), tensor) for key, tensor in value.items() if is_tensor(tensor)]
-        if len(found) > _MOST_KEYS or any(len(key) > _LONGEST_KEY for key, _ in found):
+        if len(found) > _MOST_KEYS or any(
+            len(k) > _LONGEST_KEY or k.count(".") > _MOST_DOTS for k, _ in found
+        ):
             raise ValueError(
                 f"has more than {_MOST_KEYS} tensors in one dict, or names beyond {_LONGEST_KEY}"
             )
@@ -135,6 +141,7 @@ def is_buffer(key: str, shape: torch.Size) -> bool:
     return len(shape) <= 1 and _BUFFERS.fullmatch(key.rpartition(".")[2]) is not None
 
 
+@functools.lru_cache(maxsize=4096)
 def is_average(where: str) -> bool:
     """Whether the names of a place say that the weights in it are averaged; the innermost decides."""
     for part in reversed(where.lower().split(".")):
@@ -177,6 +184,8 @@ def _complete(average: Candidate, raw: Candidate, expected: Shapes) -> Candidate
 
 def _candidates_in(state: State, states: list[State], expected: Shapes) -> Iterator[Candidate]:
     """Yield the places of a state that hold nothing but a network, or at least half of one."""
+    if len(state.named) < _LEAST * len(expected):
+        return
     groups = {
         prefix: group
         for prefix, group in groups_of(state, expected).items()
@@ -198,6 +207,7 @@ def groups_of(state: State, expected: Shapes) -> dict[str, dict[str, str]]:
     """Return for every prefix of a state the keys below it that are a network's, by the network's keys."""
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     flat = {key.replace(".", ""): key for key in expected}
+    lengths, tails = sorted({len(key) for key in flat}), {key[-4:] for key in flat}
     for key in state.named:
         prefix, rest, dot = "", key, "."
         while dot:
@@ -206,10 +216,11 @@ def groups_of(state: State, expected: Shapes) -> dict[str, dict[str, str]]:
             head, dot, rest = rest.partition(".")
             prefix += head + dot
         place, dot, _ = key.rpartition(".")
-        if len(flat) == len(expected) and is_average(_join(state.where, place)):
+        if key[-4:] in tails and len(flat) == len(expected) and is_average(_join(state.where, place)):
             # LitEma of latent diffusion takes the dots out of names
-            for i in range(len(place + dot), len(key)):
-                if key[i:] in flat:
+            for length in lengths:
+                i = len(key) - length
+                if i >= len(place + dot) and key[i:] in flat:
                     groups[key[:i]].setdefault(flat[key[i:]], key)
     return groups
 

@@ -138,7 +138,7 @@ class Shelf:
         for name in dict.fromkeys(family(view) for view in checkpoint.views()):
             for path, shapes in self._all(name) if name else ():
                 without = {key: shape for key, shape in shapes.items() if key != "sigmas"}
-                places = checkpoint.fits(shapes) or checkpoint.fits(without)
+                places = checkpoint.fits(shapes) or ("sigmas" in shapes and checkpoint.fits(without))
                 found |= {path: min(places, key=_rank)} if places else {}
         first = min(map(_rank, found.values()), default=None)
         return {path: place for path, place in found.items() if _rank(place) == first}

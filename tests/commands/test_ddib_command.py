@@ -115,7 +115,8 @@ def test_latents_are_saved_and_decoded_again(case, tmp_path, capsys):
     assert sample_ddib.main([*case.words(tmp_path / "other"), *other]) == 3
     assert "the latent was made otherwise: timesteps [0, " in capsys.readouterr().err
     save_file({"latent": torch.zeros(3, 32, 32)}, latents / "bad.safetensors", {"made_by": "null"})
-    assert sample_ddib.main([*case.words(tmp_path / "most"), "--from_latents", "--class_B", "dog"]) == 3
+    words = [*case.words(tmp_path / "most"), *STEPS, "--from_latents", "--class_B", "dog"]
+    assert sample_ddib.main(words) == 3
     assert "bad.safetensors: a latent of shape [3, 32, 32]; this network's are" in capsys.readouterr().err
     assert all((tmp_path / "most" / name).is_file() for name in NAMES)
 

@@ -210,9 +210,9 @@ def test_deep_wide_and_cyclic_contents_are_gone_through_quickly(load, state):
     assert load({"junk": loop, "rows": [[{}] * 1000] * 1000, "state_dict": state}).keys() == state.keys()
 
 
-@pytest.mark.parametrize("keys", [["a." * 500_000], [f"ema.{i}" + "." * 190 for i in range(25_000)]])
+@pytest.mark.parametrize("keys", [["a." * 500_000], [f"ema.{i}" + "." * 190 for i in range(7_000)]])
 def test_names_beyond_all_networks_are_refused(load, state, keys):
-    with pytest.raises(ValueError, match="has more than 20000 tensors in one dict, or names beyond 200"):
+    with pytest.raises(ValueError, match="has more than 4000 tensors in one dict, or names beyond 120"):
         load({"model": state, "ema": dict.fromkeys(keys, torch.ones(1))})
 
 
