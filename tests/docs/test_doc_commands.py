@@ -49,7 +49,7 @@ STAND_INS = {
 """What is put in place of the words in capitals."""
 
 OF_MODULE = {
-    "tools.convert": {"SOURCE": "both.pt", "TARGET": "out/w.safetensors"},
+    "tools.convert": {"SOURCE": "both.pt", "TARGET": "out/w.safetensors", "NAME": "ema.unet_cond"},
     "tools.transfer_colors": {
         "SOURCE": "assets/fruits/lemon/0.png",
         "REFERENCE": "assets/strokes/kiwi.png",
@@ -145,7 +145,8 @@ def both() -> None:
 
     state = load_file(WEIGHTS)
     parts = ("unet_cond", "unet_uncond")
-    torch.save({f"{part}.{key}": tensor for part in parts for key, tensor in state.items()}, "both.pt")
+    named = {f"{part}.{key}": tensor for part in parts for key, tensor in state.items()}
+    torch.save({"ema": named}, "both.pt")
 
 
 FOLDERS = ("--input_dir", "--save_dir")

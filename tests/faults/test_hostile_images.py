@@ -5,6 +5,7 @@ HOSTILE_SEED=1 in the environment.
 """
 
 import io
+import logging
 import os
 import random
 import re
@@ -23,7 +24,7 @@ import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
 from tests.utils import icc_profiles
-from utils import decode, formats, images, map_values, paths
+from utils import decode, formats, images, log, map_values, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -189,6 +190,13 @@ def decode_or_reason(path, convert=decode.to_rgb):
 
 def _peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.fixture(autouse=True)
+def no_messages(monkeypatch):
+    """Leave on the terminal what Pillow and its libraries say: messages of our own are in order."""
+    monkeypatch.setattr(log.log, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(log.log, "propagate", False)
 
 
 def test_whole_files_are_read_or_refused_for_what_they_are(tmp_path, capfd):

@@ -15,9 +15,10 @@ from tools.convert import main as convert
 from utils import assemble, log
 from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import Config, DiffusionConfig, load_config
-from utils.diffusers_folder import _scheduler_facts, read_config
+from utils.diffusers_folder import read_config
 from utils.diffusers_keys import Structure, key_pairs
 from utils.diffusers_scheduler import read_clip
+from utils.diffusers_writer import _scheduler_facts
 from utils.recognize import CONFIGS, Shelf
 
 DDPM = {
@@ -217,10 +218,10 @@ def test_clipping_goes_out_to_a_folder_again():
     for clip in (None, 1.0, 2.5):
         config = Config(model=None, diffusion=DiffusionConfig(num_timesteps=10, schedule="cosine", clip=clip))
         facts = _scheduler_facts(config)
-        assert read_clip("a path", facts) == clip
+        assert read_clip(facts) == clip
     for fields in ({"clip_sample": "no"}, {"clip_sample_range": 0}, {"clip_sample_range": True}):
         with pytest.raises(ValueError, match=f"{next(iter(fields))} .*: allowed"):
-            read_clip("a path", fields)
+            read_clip(fields)
 
 
 def test_noise_levels_are_added(tmp_path):
