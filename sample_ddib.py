@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, log, options, threads
+from utils import command_line, interrupt, log, options, threads
 
 if TYPE_CHECKING:
     from diffusions.process import Process
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    interrupt.outlive_terminal()
     with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_translate_options(args)

@@ -9,7 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, log, options, threads
+from utils import command_line, interrupt, log, options, threads
 
 if TYPE_CHECKING:
     from diffusions.process import Process
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    interrupt.outlive_terminal()
     with command_line.report_errors(parser):
         options.check_paths(args)
         options.check_edit_options(args)

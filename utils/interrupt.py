@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 
 
 class RunInterruptedError(Exception):
@@ -34,10 +33,16 @@ class Interruption:
 
 @contextmanager
 def deferred() -> Iterator[Interruption]:
-    """Let signals only be remembered, so that nothing is cut off; a terminal that goes away ends nothing."""
+    """Let signals only be remembered, so that nothing is cut off."""
     interruption = Interruption()
-    with _handled_by(interruption.request), _handled_by(signal.SIG_IGN, _HANGUP):
+    with _handled_by(interruption.request):
         yield interruption
+
+
+def outlive_terminal() -> None:
+    """Go on where the terminal goes away: what is said then is dropped, see `utils.log`."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @contextmanager
@@ -48,11 +53,11 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler, signals: tuple[signal.Signals, ...] = _SIGNALS) -> Iterator[None]:
+def _handled_by(handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread do this
         yield
         return
-    before = [(number, signal.signal(number, handler)) for number in signals]
+    before = [(number, signal.signal(number, handler)) for number in _SIGNALS]
     try:
         yield
     finally:

@@ -108,7 +108,9 @@ def test_paint_mask_and_edit(new_page, address, tmp_path):
     changed = (pixels(result) != np.asarray(guide)).any(axis=2)
     assert 0.1 < (~kept).mean() < 0.6
     assert not changed[kept].any()
-    assert changed[np.asarray(mask) == 255].mean() > 0.9
+    editable, white = np.asarray(mask) == 255, (np.asarray(guide) == 255).all(axis=2)
+    assert changed[editable & ~white].mean() > 0.9  # what is white may come out white
+    assert changed[editable].mean() > 0.5
 
     words = shlex.split(page.inner_text("#command").replace("\\\n", ""))
     assert words[:2] == ["python", "sample_sdedit.py"]
