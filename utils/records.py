@@ -132,7 +132,8 @@ class Records:
         self._append({"item": item.target, "input": item.name, "failed": reason})
 
     def finish(self, summary: dict[str, object]) -> None:
-        """Record how this process ended."""
+        """Record how this process ended, and keep nothing of the other runs any more."""
+        self._known = ()
         self._append({"end": summary})
 
     def _temporaries(self, items: list[Item]) -> dict[str, Path]:

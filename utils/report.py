@@ -2,13 +2,12 @@
 
 import json
 import platform
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -39,17 +38,19 @@ def write(save_dir: Path, key: str, items: list[Item], about: page.About | None 
     scratch = logs.folder(save_dir)
     with _lock(scratch / "lock"):
         history = logs.read(save_dir)
-        ends = {item.target: _end(history, key, item.target) for item in items}
-        failures = [end for end in ends.values() if isinstance(end, logs.Failed)]
-        done = [end for end in ends.values() if isinstance(end, _Done)]
+        total, ends = _Total(), []
+        for item in items:
+            end = _end(history, key, item.target)
+            ends.append(total.add(end) if isinstance(end, dict) else end)
+        failures = [end for end in ends if isinstance(end, logs.Failed)]
         report = {
             "items": len(items),
-            "done": len(done),
+            "done": total.done,
             "failed": len(failures),
-            "missing": len(items) - len(done) - len(failures),
-            "network_evaluations": sum(end.calls for end in done),
-            "seconds_per_item": round(sum(end.seconds for end in done) / max(1, len(done)), 4),
-            "precisions": dict(sorted(Counter(end.precision for end in done).items())),
+            "missing": len(items) - total.done - len(failures),
+            "network_evaluations": total.calls,
+            "seconds_per_item": round(total.seconds / max(1, total.done), 4),
+            "precisions": dict(sorted(total.precisions.items())),
             "processes": [
                 {**head.process, "started": head.started, **ended}
                 for head, ended in history.processes
@@ -61,29 +62,39 @@ def write(save_dir: Path, key: str, items: list[Item], about: page.About | None 
         lines = [json.dumps({"input": end.input, "reason": end.reason}) + "\n" for end in failures]
         files.write_atomically(save_dir / FAILURES, "".join(lines).encode(), scratch)
         if about:
-            text = page.render(save_dir, about, report, (_entry(item, ends[item.target]) for item in items))
+            text = page.render(save_dir, about, report, map(_entry, items, ends))
             files.write_atomically(save_dir / page.NAME, text.encode("utf-8", "replace"), scratch)
 
 
-class _Done(NamedTuple):
-    calls: float
-    seconds: float
-    precision: str
+@dataclass
+class _Total:
+    """What the items that are done took, all together; of a long list nothing is kept of each."""
+
+    done: int = 0
+    calls: float = 0
+    seconds: float = 0.0
+    precisions: Counter[str] = field(default_factory=Counter)
+
+    def add(self, line: dict) -> bool:
+        self.done += 1
+        self.calls += line["calls"]
+        self.seconds += line["seconds"]
+        self.precisions[line["precision"]] += 1
+        return True
 
 
-def _end(history: logs.History, key: str, target: str) -> _Done | logs.Failed | None:
-    """Return what became of an item in this run; None where it is not done yet."""
+def _end(history: logs.History, key: str, target: str) -> dict | logs.Failed | None:
+    """Return what became of an item in this run: the line of its results; None where it is not done yet."""
     failed = history.failed.get(target)
     if failed is not None:
         return failed if failed.head.key == key else None
-    line = history.done(target, key)
-    return line and _Done(line["calls"], line["seconds"], sys.intern(line["precision"]))
+    return history.done(target, key)
 
 
-def _entry(item: Item, end: _Done | logs.Failed | None) -> page.Entry:
+def _entry(item: Item, end: bool | logs.Failed | None) -> page.Entry:
     if isinstance(end, logs.Failed):
         return page.Entry(item.name, item.target, "failed", end.reason)
-    return page.Entry(item.name, item.target, "missing" if end is None else "done")
+    return page.Entry(item.name, item.target, "done" if end else "missing")
 
 
 @contextmanager
