@@ -96,14 +96,18 @@ def kill(process, number):
 
 
 def wait_for_all(launched, save_dir):
-    """Wait until no process of the run is left; end those that lost their launcher."""
-    launched.communicate(timeout=60)
+    """Wait until no process of the run is left; end those that lost their launcher.
+
+    Such a one may wait for others that will never come, and holds the pipe of messages open.
+    """
+    launched.wait(timeout=60)
     deadline = time.monotonic() + 5
     while left := workers(save_dir):
         if time.monotonic() > deadline:
             for process in left:
                 kill(process, signal.SIGKILL)
         time.sleep(0.02)
+    launched.communicate(timeout=10)
 
 
 def check_parts(save_dir, expected):
