@@ -6,14 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.log import log
 
-T = TypeVar("T")
 _THREADS = 4
 _FASTER = 0.95
 """A larger batch is worth its memory where an item takes at most this share of the time."""
@@ -84,11 +83,6 @@ class Outcome:
     num_failed: int = 0
     waited_s: float = 0.0
     """Seconds in which nothing was computed, because files were read or written."""
-
-
-def share(items: list[T], rank: int, world_size: int) -> list[T]:
-    """Return the items that one process does; together the processes do each exactly once."""
-    return items[rank::world_size]
 
 
 class Job:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import sys
-from contextlib import nullcontext
 from typing import TextIO
 
 from utils import launchers
@@ -80,5 +79,5 @@ class _Handler(logging.Handler):
         text = self.format(record)  # names of files may hold what moves a cursor
         clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
         bars = sys.modules.get("tqdm")  # whose import takes longer than help may
-        with bars.tqdm.external_write_mode(file=sys.stderr) if bars else nullcontext():
+        with bars.tqdm.external_write_mode(file=sys.stderr) if bars else contextlib.nullcontext():
             print(clean, file=sys.stderr, flush=True)

@@ -121,8 +121,10 @@ class History:
     def _fail(self, target: str, failed: Failed) -> None:
         """Take note of a failure, unless a process at work at the same time did what failed here."""
         place = self._places.get(target)
-        generations = [head.generation for head, _ in self.processes] + [failed.head.generation]
-        if place is None or generations[place >> _OFFSET_BITS] < failed.head.generation:
+        number = None if place is None else place >> _OFFSET_BITS
+        # the log that is being read is not among the processes yet, and no older than itself
+        older = number is not None and number < len(self.processes)
+        if place is None or (older and self.processes[number][0].generation < failed.head.generation):
             self._places.pop(target, None)
             self.failed[target] = failed
 

@@ -168,7 +168,7 @@ class Run:
             try:
                 stack.enter_context(shares.held(self._args.save_dir, self._share))
                 run_key.write(self._args.save_dir, self._settings)
-                mine = self._items[self._share.first :: self._share.step]
+                mine = self._share.of(self._items)
                 missing = self._records.missing(mine, self._origin, self._args.verify)
             except OSError as error:
                 raise ValueError(f"--save_dir {self._args.save_dir}: cannot be written: {error}") from None

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +22,7 @@ from utils import files, logs
 from utils.log import log
 from utils.quote import plain
 
+T = TypeVar("T")
 FOLDER = "shares"
 _MAX_BYTES = 4096
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -32,6 +33,10 @@ class Share(NamedTuple):
 
     first: int
     step: int
+
+    def of(self, items: list[T]) -> list[T]:
+        """Return the items that are in it."""
+        return items[self.first :: self.step]
 
     def part(self, index: int, count: int) -> "Share":
         """Return the index-th of count parts of it."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from utils import files, job
+from utils.shares import Share
 
 
 def make_items(*names):
@@ -52,7 +53,7 @@ class Recorder:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_processes_share_every_name_exactly_once(world_size):
     names = [f"{i}.png" for i in range(5)]
-    shares = [job.share(names, rank, world_size) for rank in range(world_size)]
+    shares = [Share(0, 1).part(rank, world_size).of(names) for rank in range(world_size)]
     assert sorted(name for share in shares for name in share) == names
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

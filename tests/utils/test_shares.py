@@ -22,10 +22,10 @@ with held(Path(sys.argv[1]), Share(0, 2)):
 def test_parts_of_parts_are_disjoint_and_whole():
     parts = [Share(0, 1).part(i, 3).part(j, 2) for i in range(3) for j in range(2)]
     items = list(range(50))
-    assert sorted(x for part in parts for x in items[part.first :: part.step]) == items
+    assert sorted(x for part in parts for x in part.of(items)) == items
     for a in parts:
         for b in parts:
-            assert a.meets(b) == bool(set(items[a.first :: a.step]) & set(items[b.first :: b.step]))
+            assert a.meets(b) == bool(set(a.of(items)) & set(b.of(items)))
 
 
 def test_the_second_is_told_who_holds_the_share_until_that_one_is_dead(tmp_path):
