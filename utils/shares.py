@@ -53,6 +53,18 @@ def check(save_dir: Path, share: Share) -> None:
     Raises:
         ValueError: Such a share, with who holds it.
     """
+    folder = logs.folder(save_dir) / FOLDER
+    if folder.is_dir():
+        with contextlib.suppress(NotImplementedError, OSError), _alone(folder):
+            _refuse_held(save_dir, share)
+
+
+def _alone(folder: Path) -> FileLock:
+    """Return what lets one process at a time look and take: to look is to take for a moment."""
+    return FileLock(folder / "lock", timeout=30)
+
+
+def _refuse_held(save_dir: Path, share: Share) -> None:
     for path, other in _found(save_dir):
         if share.meets(other) and not _try_lock(path):
             raise ValueError(
@@ -74,8 +86,8 @@ def held(save_dir: Path, share: Share) -> Iterator[None]:
     path = folder / f"{share.first}_{share.step}.lock"
     lock = FileLock(path, timeout=0)
     try:
-        with FileLock(folder / "lock", timeout=30):  # no two may look and take at once
-            check(save_dir, share)
+        with _alone(folder):
+            _refuse_held(save_dir, share)
             lock.acquire()
             owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}
             files.write_atomically(path.with_suffix(".json"), json.dumps(owner).encode())

@@ -52,3 +52,17 @@ def test_the_second_is_told_who_holds_the_share_until_that_one_is_dead(tmp_path)
 def test_nothing_is_written_by_looking(tmp_path):
     check(tmp_path / "new", Share(0, 1))
     assert not (tmp_path / "new").exists()
+
+
+def test_many_that_look_at_once_do_not_take_each_other_for_owners(tmp_path):
+    with held(tmp_path, Share(0, 1)):
+        pass  # it has left its file
+    look = (
+        "import sys; from pathlib import Path; from utils.shares import Share, check\n"
+        "for _ in range(300): check(Path(sys.argv[1]), Share(int(sys.argv[2]), 3))"
+    )
+    words = [sys.executable, "-c", look, str(tmp_path)]
+    looking = [subprocess.Popen([*words, str(i)], cwd=ROOT, stderr=subprocess.PIPE) for i in range(3)]
+    for process in looking:
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, b"")
