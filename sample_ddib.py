@@ -8,7 +8,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, interrupt, log, options, threads
+from utils import interrupt, log, threads
+from utils.command import command_line, options
 
 if TYPE_CHECKING:
     from diffusions.process import Process
@@ -37,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         threads.prepare()
 
         from diffusions import match_timesteps  # torch: only once the paths are known to be good
-        from utils import assemble, inputs, labels, latents, launch, paths, results, run, run_key
+        from utils import assemble
+        from utils.images.pictures import inputs, labels, latents, paths
+        from utils.jobs import launch, results, run, run_key
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)

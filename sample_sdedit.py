@@ -9,7 +9,8 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import command_line, interrupt, log, options, threads
+from utils import interrupt, log, threads
+from utils.command import command_line, options
 
 if TYPE_CHECKING:
     from diffusions.process import Process
@@ -39,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         threads.prepare()
 
         # torch: once the paths are good
-        from utils import assemble, inputs, launch, maps, results, run, run_key
+        from utils import assemble
+        from utils.images.pictures import inputs, maps
+        from utils.jobs import launch, results, run, run_key
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)

@@ -49,7 +49,8 @@ def test_only_commands_and_tools_import_assemble():
 
 
 @pytest.mark.parametrize(
-    "path", ["utils/command_line.py", "utils/options.py", "sample_sdedit.py", "sample_ddib.py"]
+    "path",
+    ["utils/command/command_line.py", "utils/command/options.py", "sample_sdedit.py", "sample_ddib.py"],
 )
 def test_what_answers_first_needs_only_the_standard_library(path):
     top_level = [

@@ -25,8 +25,8 @@ from models.compiled import CompiledNetwork
 from models.ddpm_unet import DDPMUNetConfig
 from models.layers import UNetConfig
 from models.precision import cast_network
-from utils import allocator
 from utils.config import load_config
+from utils.jobs import allocator
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs/pesser/pytorch_diffusion/ema_lsun_church.yaml"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -18,8 +18,8 @@ from torch import nn
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
 from tools.benchmark import CONFIG, DTYPES, describe_machine, draw_inputs, randomize, speedup
-from utils import allocator
 from utils.config import load_config
+from utils.jobs import allocator
 
 ROOT = Path(__file__).resolve().parents[1]
 

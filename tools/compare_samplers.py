@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from diffusions import DDPM, edit, respace
-from utils import assemble, images, launch, paths
-from utils.noise import ImageNoise
+from utils import assemble
+from utils.images.pictures import paths, pictures
+from utils.jobs import launch
+from utils.jobs.noise import ImageNoise
 
 SAMPLERS = {"ddpm": DDPM, **assemble.SAMPLERS}
 CONTENDERS = [
@@ -74,9 +76,9 @@ def main() -> None:
     network = assemble.load_network(config, args.weights, place)
     names = paths.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
     decoded = [
-        images.fit(images.decode(args.guides / name), config.model.image_size, "crop") for name in names
+        pictures.fit(pictures.decode(args.guides / name), config.model.image_size, "crop") for name in names
     ]
-    guides = torch.stack([images.to_tensor(image, 3) for image in decoded]).to(place.device)
+    guides = torch.stack([pictures.to_tensor(image, 3) for image in decoded]).to(place.device)
     guides = guides.contiguous(memory_format=torch.channels_last)
     everything = round(args.t0 * network.trained.schedule.num_timesteps)
 

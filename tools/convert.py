@@ -15,13 +15,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
-from utils import command_line, diffusers_writer
 from utils.assemble.processes import trained_alphas
-from utils.checkpoint import Checkpoint, open_checkpoint, read_weights
+from utils.command import command_line
 from utils.config import Config
 from utils.files import write_atomically
-from utils.recognize import Shelf, read_config
-from utils.source import parse
+from utils.sources.source import parse
+from utils.weights import diffusers_writer
+from utils.weights.checkpoint import Checkpoint, open_checkpoint, read_weights
+from utils.weights.recognize import Shelf, read_config
 
 
 def build_parser() -> command_line.StrictParser:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffusions import distance
 from tools import metrics
-from utils import images, inputs, maps, paths
 from utils.files import write_atomically
+from utils.images.pictures import inputs, maps, paths, pictures
 
 METRICS = ("l2", "lpips", "kid", "fid")
 CONVENTIONS = {
@@ -245,12 +245,12 @@ class Reader:
 
     def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
         try:
-            result = images.decode(row.folder / target)
+            result = pictures.decode(row.folder / target)
             side = _side(result.size)
             guide = inputs.Inputs(self._guides, side, 3, row.fit, self._masks).load(name)
         except ValueError as error:
             raise ValueError(f"{name}, {row.folder / target}: {error}") from None
-        return {"result": images.to_tensor(result, 3), **guide}
+        return {"result": pictures.to_tensor(result, 3), **guide}
 
 
 def _side(size: tuple[int, int]) -> int:
@@ -311,7 +311,7 @@ def add_realism(
     names = paths.find_images(args.reference, args.results)
     real: dict[tuple[int, str], Tensor] = {}
     for line, row in zip(table, rows, strict=True):
-        size = _side(images.decode(row.folder / row.pairs[0][1]).size), row.fit
+        size = _side(pictures.decode(row.folder / row.pairs[0][1]).size), row.fit
         results = [target for _, target in row.pairs]
         found = metrics.features(tools.extract, _pictures(row.folder, results, size, tools))
         if size not in real:
@@ -334,10 +334,10 @@ def _pictures(folder: Path, names: list[str], size: tuple[int, str], tools: Tool
         pictures = []
         for name in part:
             try:
-                picture = images.decode(folder / name)
+                picture = pictures.decode(folder / name)
             except ValueError as error:
                 raise ValueError(f"{folder / name}: {error}") from None
-            pictures.append(images.to_tensor(images.fit(picture, *size), 3))
+            pictures.append(pictures.to_tensor(pictures.fit(picture, *size), 3))
         yield ((torch.stack(pictures) + 1) * 127.5).round().to(torch.uint8).to(tools.device)
 
 

@@ -14,8 +14,10 @@ import sample_ddib
 import sample_sdedit
 from diffusions import DDIM, DDPM, decode, make_schedule, respace
 from models import CONFIG_CLASSES
-from utils import assemble, images, launch, noise
+from utils import assemble
 from utils.config import class_index, load_config
+from utils import images
+from utils.jobs import launch, noise
 
 CONFIG, WEIGHTS = Path("configs/demo/fruits64.yaml"), Path("weights/fruits64.safetensors")
 CLASSES = ("red_apple", "orange", "lemon", "lime", "pear", "strawberry")

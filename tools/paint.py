@@ -13,7 +13,8 @@ if not __package__:  # python tools/paint.py, in place of python -m tools.paint
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import sample_sdedit
-from utils import command_line, options, threads
+from utils import threads
+from utils.command import command_line, options
 
 HOST = "127.0.0.1"
 
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
                 from tools import paint_edits, paint_queue, paint_server
             except ImportError as error:
                 raise ValueError(f"{error}; pip install -r requirements-paint.txt") from None
-            from utils import assemble, launch
+            from utils import assemble
+            from utils.jobs import launch
 
             assemble.settle_weights(args)
             place = launch.start(args.cpu, args.precision)

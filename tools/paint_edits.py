@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import assemble, decode, images, map_values, run
-from utils.inputs import mask_tensor
-from utils.job import Item
-from utils.launch import Launch
+from utils import assemble
+from utils.images.inputs import mask_tensor
+from utils.images.pictures import decode, map_values, pictures
+from utils.jobs import run
+from utils.jobs.job import Item
+from utils.jobs.launch import Launch
+from utils.jobs.results import Writer
 from utils.quote import quote
-from utils.results import Writer
 
 MAX_SIDE = 2048
 """Of a picture that is sent, in pixels; the page paints on 1024 at most."""
@@ -108,7 +110,7 @@ def _picture(given: dict[str, Any], key: str, convert: decode.Convert = decode.t
     except (binascii.Error, ValueError):
         raise ValueError(f"{key}: not an image in base64") from None
     try:
-        return images.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
+        return pictures.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 
@@ -192,8 +194,8 @@ class Painter:
 
     def _tensors(self, wanted: Wanted) -> dict[str, Tensor]:
         model, how = self._config.model, self._args.fit
-        fitted = images.fit(wanted.guide, model.image_size, how)
-        tensors = {"image": images.to_tensor(fitted, model.in_channels)}
+        fitted = pictures.fit(wanted.guide, model.image_size, how)
+        tensors = {"image": pictures.to_tensor(fitted, model.in_channels)}
         if wanted.mask is not None:
             tensors["mask"] = mask_tensor(wanted.mask, model.image_size, how, wanted.mask_feather)
         return tensors

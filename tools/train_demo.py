@@ -22,9 +22,9 @@ from torchvision.utils import save_image
 from diffusions import DDIM, NoiseSchedule, decode, respace
 from models import CONFIG_CLASSES, build_model
 from utils.assemble import read_trained
-from utils.checkpoint import load_weights
 from utils.config import Config, load_config
 from utils.files import write_atomically
+from utils.weights.checkpoint import load_weights
 
 WARMUP_STEPS, SMALL_SIZE = 200, 32
 

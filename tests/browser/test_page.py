@@ -8,7 +8,7 @@ from PIL import Image
 
 import sample_sdedit
 from tests.browser.browser_case import chromium
-from utils import page
+from utils.jobs import page
 
 NUM_IMAGES, LIMIT_S = 1000, 2.0
 ODD = [

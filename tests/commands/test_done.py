@@ -31,7 +31,9 @@ def report(case):
 
 def test_a_seed_and_another_and_the_first_again(case, tmp_path, capsys, monkeypatch):
     # files of one size: so size tells nothing
-    monkeypatch.setattr("utils.images.encode_png", lambda image, text: image.resize((4, 4)).tobytes())
+    monkeypatch.setattr(
+        "utils.images.pictures.encode_png", lambda image, text: image.resize((4, 4)).tobytes()
+    )
     wanted = {}
     for seed in ("1", "2"):
         wanted[seed] = tmp_path / seed
@@ -129,9 +131,9 @@ def test_an_interrupted_remake_is_missing_until_it_is_made(case, capsys, monkeyp
     again(case, capsys)
     rewrite(case.input_dir / "a.png", "red")
     with monkeypatch.context() as patched:
-        patched.setattr("utils.run.Run._compute", lambda *_: os.kill(os.getpid(), 15) or [])
-        patched.setattr("utils.job.Job._finish_saving", lambda *_: None)
-        patched.setattr("utils.job.Job._do", lambda self, *_: (os.kill(os.getpid(), 15), self._check()))
+        patched.setattr("utils.jobs.run.Run._compute", lambda *_: os.kill(os.getpid(), 15) or [])
+        patched.setattr("utils.jobs.job.Job._finish_saving", lambda *_: None)
+        patched.setattr("utils.jobs.job.Job._do", lambda self, *_: (os.kill(os.getpid(), 15), self._check()))
         assert again(case, capsys, code=75)[0] == set()
     assert (report(case)["done"], report(case)["missing"]) == (4, 1)
     assert again(case, capsys)[0] == {"a.png"}
@@ -250,6 +252,6 @@ def test_a_signal_is_heard_between_images_that_cannot_be_read(case, capsys, monk
         if len(seen) == 5:
             os.kill(os.getpid(), 15)
 
-    monkeypatch.setattr("utils.run.Run._fail", counted)
+    monkeypatch.setattr("utils.jobs.run.Run._fail", counted)
     again(case, capsys, code=75)
     assert len(seen) <= 6

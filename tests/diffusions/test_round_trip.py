@@ -22,7 +22,9 @@ from diffusions import (
 )
 from diffusions.diagnostics import rmse
 from diffusions.round_trip import gaussian_network, lost_share
-from utils import assemble, images, launch
+from utils import assemble
+from utils import images
+from utils.jobs import launch
 
 SOLVERS = {
     "target": (DDIM, DDIM),

@@ -23,7 +23,7 @@ from tests.docs.command_lines import (
     unwrap,
 )
 from tests.docs.pages import PAGES, ROOT, commands, spans
-from utils import launch
+from utils.jobs import launch
 
 WEIGHTS, CONFIG = "weights/fruits64.safetensors", "configs/demo/fruits64.yaml"
 

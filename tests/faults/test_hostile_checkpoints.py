@@ -31,11 +31,12 @@ from models.ddpm_unet import DDPMUNetConfig
 from tests.faults import hostile_weights as hostile
 from tests.faults.hostile_weights import archive, header, long, named, old, saved, text, zipped
 from tests.faults.mutations import mutate
-from utils import tensor_file, weight_formats
-from utils.checkpoint import load_weights, open_checkpoint
-from utils.inputs import read_pair
-from utils.latents import Latents
-from utils.recognize import Shelf, read_config
+from utils.images.inputs import read_pair
+from utils.images.latents import Latents
+from utils.sources import weight_formats
+from utils.weights import tensor_file
+from utils.weights.checkpoint import load_weights, open_checkpoint
+from utils.weights.recognize import Shelf, read_config
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS, MAX_MESSAGE = 10, 4000

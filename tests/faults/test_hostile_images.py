@@ -23,8 +23,9 @@ from PIL.PngImagePlugin import PngInfo
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
-from tests.utils import icc_profiles
-from utils import decode, formats, images, log, map_values, paths
+from tests.utils.images import icc_profiles
+from utils import log
+from utils.images.pictures import decode, formats, map_values, paths, pictures
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -173,11 +174,11 @@ def decode_or_reason(path, convert=decode.to_rgb):
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with images.reading(path, convert=convert) as image:
+            with pictures.reading(path, convert=convert) as image:
                 result = (image.mode, image.size)
                 assert image.mode == ("RGB" if convert is decode.to_rgb else "L")
                 for how in ("crop", "pad", "stretch"):
-                    assert images.fit(image, 16, how).size == (16, 16)
+                    assert pictures.fit(image, 16, how).size == (16, 16)
     except ValueError as error:
         result = str(error)
         assert 5 < len(result) < 400

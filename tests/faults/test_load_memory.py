@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from models import CONFIG_CLASSES, build_empty
 from utils.config import load_config
-from utils.recognize import CONFIGS, Shelf
+from utils.weights.recognize import CONFIGS, Shelf
 
 CONFIG = CONFIGS / "openai/guided-diffusion/256x256_diffusion.yaml"
 MEASURE = """
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from models import CONFIG_CLASSES, build_empty, build_model
 from models.precision import cast_network
-from utils.checkpoint import load_weights
+from utils.weights.checkpoint import load_weights
 from utils.config import load_config
 
 torch.set_num_threads(1)

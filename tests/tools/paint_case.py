@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tools import paint, paint_edits, paint_queue, paint_server
-from utils import launch
+from utils.jobs import launch
 
 TOKEN = "a-token"
 

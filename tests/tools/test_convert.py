@@ -6,7 +6,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tools.convert import main
-from utils.registry import ROOT
+from utils.sources.registry import ROOT
 
 DEMO = ROOT / "weights/fruits64.safetensors"
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_converted_is_said(tmp_path, capsys, arguments, message):
 
 
 def test_a_config_that_came_from_a_folder_is_written_beside(tmp_path):
-    from tests.utils.test_diffusers_folder import DDPM, network_of, scheduler_of
+    from tests.utils.weights.test_diffusers_folder import DDPM, network_of, scheduler_of
 
     network_of(DDPM).save_pretrained(tmp_path / "in")
     scheduler_of(DDPM).save_pretrained(tmp_path / "in")

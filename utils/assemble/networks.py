@@ -11,11 +11,11 @@ from diffusions.process import Model
 from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
-from utils import recognize
 from utils.assemble.processes import Trained, read_trained, trained_alphas
-from utils.checkpoint import load_weights, open_checkpoint
 from utils.config import Config
-from utils.launch import Launch
+from utils.jobs.launch import Launch
+from utils.weights import recognize
+from utils.weights.checkpoint import load_weights, open_checkpoint
 
 
 def settle_weights(args: argparse.Namespace) -> None:

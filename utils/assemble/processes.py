@@ -27,8 +27,9 @@ from diffusions import (
 from diffusions.process import Model, Process
 from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES
-from utils import options, recognize
+from utils.command import options
 from utils.config import Config
+from utils.weights import recognize
 
 SAMPLERS: dict[str, Callable[..., Process]] = {
     "ddim": DDIM,

@@ -12,11 +12,12 @@ from diffusions.cycle_diffusion import Recording
 from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
 from diffusions.process import Look, Model, Noise, Process
 from diffusions.trajectory import Trajectory, frames
-from utils import latents, log
+from utils import log
 from utils.assemble.networks import Swap
-from utils.job import Item
-from utils.noise import item_noise
-from utils.results import LATENTS, Result
+from utils.images.pictures import latents
+from utils.jobs.job import Item
+from utils.jobs.noise import item_noise
+from utils.jobs.results import LATENTS, Result
 
 
 class Side(NamedTuple):

@@ -1,0 +1,77 @@
+"""What becomes of a result: the strip and the animation of the way to it."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.jobs.job import Item
+from utils.jobs.results import Result, Writer
+
+ITEM = Item("deep/a.jpg", 0, "deep/a.png")
+
+
+def written(trajectory):
+    result = Result(trajectory[-1], folder="to_b", trajectory=trajectory)
+    return Writer(False, None).encode(ITEM, None, [result], {})
+
+
+def grey(num_frames, channels=3):
+    """Frames that all differ."""
+    return torch.linspace(-1, 1, num_frames).view(-1, 1, 1, 1).expand(-1, channels, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frame_ms"), [(2, 2000), (3, 1000), (8, 286), (41, 50), (101, 20), (251, 20)]
+)
+def test_the_way_takes_two_seconds_and_the_result_is_held(num_frames, frame_ms):
+    """Unless its frames were so short that browsers would slow them down."""
+    files = written(grey(num_frames))
+    assert sorted(files) == ["to_b/deep/a.png", "trajectory/to_b/deep/a.apng", "trajectory/to_b/deep/a.png"]
+    with Image.open(io.BytesIO(files["trajectory/to_b/deep/a.apng"])) as image:
+        assert (image.n_frames, image.info["loop"]) == (num_frames, 0)
+        for number in range(num_frames):
+            image.seek(number)
+            image.load()
+            assert image.info["duration"] == pytest.approx(1500 if number == num_frames - 1 else frame_ms)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_strip_and_the_animation_hold_the_frames_exactly(channels):
+    frames = torch.randn(5, channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    files = written(frames)
+    expected = ((frames.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).int()
+    strip = np.asarray(Image.open(io.BytesIO(files["trajectory/to_b/deep/a.png"])))
+    with Image.open(io.BytesIO(files["trajectory/to_b/deep/a.apng"])) as image:
+        for number, frame in enumerate(expected.numpy()):
+            image.seek(number)
+            assert np.array_equal(np.asarray(image.convert("RGB")), frame)
+            assert np.array_equal(strip[:, 6 * number : 6 * number + 4], frame)
+
+
+def test_a_frame_that_stays_is_shown_longer():
+    frames = grey(3)[[0, 0, 1, 2, 2]]
+    with Image.open(io.BytesIO(written(frames)["trajectory/to_b/deep/a.apng"])) as image:
+        durations = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            image.load()
+            durations.append(image.info["duration"])
+    assert durations == pytest.approx([1000, 500, 2000])
+
+
+def test_the_same_frames_are_the_same_bytes():
+    assert written(grey(4)) == written(grey(4))
+
+
+def test_nothing_is_written_of_a_way_that_was_not_asked_for():
+    assert list(Writer(False, None).encode(ITEM, None, [Result(grey(2)[0])], {})) == ["deep/a.png"]
+
+
+@pytest.mark.parametrize("key", ["image", "before", "after", "trajectory"])
+def test_all_pictures_of_a_result_are_moved_to_the_cpu(key):
+    """A meta tensor holds nothing to move, and says so."""
+    with pytest.raises(NotImplementedError, match="meta"):
+        Result(**{"image": torch.zeros(3, 4, 4), key: torch.zeros(2, 3, 4, 4, device="meta")}).to_cpu()

@@ -1,0 +1,114 @@
+"""The registry of published weights: complete, in order, and as the configs say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from utils.sources.hub import HubAddress
+from utils.sources.registry import ROOT, cache_folder, find_entry, main, near_names, read_registry, table
+
+REGISTRY = read_registry()
+CONFIGS = {
+    path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.yaml")
+}
+NOT_PUBLISHED = {"xyfJASON/diffusion-models-pytorch/ddpm_mnist", "demo/fruits64_ve"}
+
+
+def test_every_published_config_has_an_entry_of_its_name():
+    with_config = {name for name, entry in REGISTRY.items() if entry.config}
+    assert with_config == CONFIGS - NOT_PUBLISHED
+    assert all(REGISTRY[name].config == name for name in with_config)
+
+
+@pytest.mark.parametrize("entry", REGISTRY.values(), ids=list(REGISTRY))
+def test_entries_are_complete(entry):
+    assert entry.licence
+    assert entry.source
+    assert entry.mirrors or entry.page or entry.name == "demo/fruits64"
+    assert (entry.file is None) == entry.name.startswith("google/")
+    assert entry.file is None or re.fullmatch(r"[A-Za-z0-9._-]+\.(pt|pth|ckpt|safetensors)", entry.file)
+    for mirror in entry.mirrors:
+        if mirror.address.startswith("hf://"):
+            assert HubAddress.parse(mirror.address)
+        else:
+            assert mirror.address.startswith("https://")
+        if mirror.digest:
+            assert re.fullmatch(r"[0-9a-f]+", mirror.digest[1])
+            assert len(mirror.digest[1]) == {"sha256": 64, "md5": 32}[mirror.digest[0]]
+
+
+def test_files_of_the_cache_folder_have_names_of_their_own():
+    files = [entry.file for entry in REGISTRY.values() if entry.file]
+    assert len(set(files)) == len(files)
+
+
+@pytest.mark.parametrize("name", [n for n, e in REGISTRY.items() if e.config and not n.startswith("demo/")])
+def test_hashes_and_addresses_are_those_that_the_config_names(name):
+    text, entry = (ROOT / "configs" / f"{name}.yaml").read_text(), REGISTRY[name]
+    for mirror in entry.mirrors:
+        address = (
+            mirror.address.removeprefix("hf://").removesuffix("?dl=1").split("*")[0].rsplit("/step", 1)[0]
+        )
+        own = address in text or all(part in text for part in address.rsplit("/", 1))
+        assert own or "ermongroup" in name or "xyfJASON" in name
+        if mirror.digest and "ermongroup" not in name:
+            assert mirror.digest[1] in text
+            assert ("unconfirmed" in text) == (not mirror.confirmed)
+    assert entry.page is None or entry.page in text or entry.page.startswith("https://github.com/")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("openai/guided-diffusion/lsun_cat", "openai/guided-diffusion/lsun_cat"),
+        ("guided-diffusion/lsun_cat", "openai/guided-diffusion/lsun_cat"),
+        ("celeba_hq", "ermongroup/SDEdit/celeba_hq"),
+        ("sun_horse", None),
+    ],
+)
+def test_a_name_is_found_by_its_last_parts(text, name):
+    entry = find_entry(text, REGISTRY)
+    assert (entry and entry.name) == name
+
+
+def test_an_ambiguous_name_is_refused():
+    with pytest.raises(ValueError, match="could be openai/guided-diffusion/lsun_cat or pesser/"):
+        find_entry("lsun_cat", REGISTRY)
+
+
+def test_near_names():
+    assert near_names("lsun_hrse", REGISTRY)[0] == "openai/guided-diffusion/lsun_horse"
+    assert near_names("zzzz", REGISTRY) == []
+
+
+def test_the_cache_folder_follows_the_conventions(monkeypatch):
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_folder() == Path("~/.cache/torch/hub/checkpoints").expanduser()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert cache_folder() == Path("/c/torch/hub/checkpoints")
+    monkeypatch.setenv("TORCH_HOME", "/t")
+    assert cache_folder() == Path("/t/hub/checkpoints")
+    assert cache_folder(Path("/w")) == Path("/w")
+
+
+def test_the_table_shows_what_is_on_disk(tmp_path, capsys):
+    entry = REGISTRY["openai/guided-diffusion/256x256_diffusion_uncond"]
+    lines = {line.split("  ")[0]: line for line in table(tmp_path).splitlines()}
+    assert set(REGISTRY) < set(lines)
+    assert re.search(r"  yes +17 MB", lines["demo/fruits64"])
+    assert re.search(r"  no +2,211 MB +sha256 +openaipublic.blob.core.windows.net +MIT", lines[entry.name])
+    (tmp_path / entry.file).write_bytes(b"too short")
+    assert entry.on_disk(tmp_path) is None
+    small = REGISTRY["openai/guided-diffusion/lsun_cat"]
+    (tmp_path / small.file).write_bytes(b"x")
+    assert small.on_disk(tmp_path) == tmp_path / small.file
+    main(["--weights_dir", str(tmp_path)])
+    assert re.search(r"guided-diffusion/lsun_cat  +yes", capsys.readouterr().out)
+
+
+def test_a_wrong_key_is_named(tmp_path):
+    (tmp_path / "r.yaml").write_text("a/b:\n  licence: MIT\n  source: x\n  fiel: a.pt\n")
+    with pytest.raises(ValueError, match="a/b: unknown fiel"):
+        read_registry(tmp_path / "r.yaml")

@@ -1,0 +1,198 @@
+"""What an input consists of: the image and, where the method takes them, its mask and its strengths."""
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from PIL import Image, ImageChops, ImageFilter
+from torch import Tensor
+
+from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
+from utils.images.pictures import paths, pictures
+from utils.jobs.results import STRIPS, TRAJECTORIES
+from utils.log import once, warn_once
+from utils.quote import plain
+from utils.weights.tensor_file import load_tensors
+
+SUFFIXES = (*paths.SUFFIXES, PAIR_SUFFIX)
+EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
+
+
+def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...]) -> list[str]:
+    """List the inputs whose names end so, and say what else lies there.
+
+    Raises:
+        ValueError: There are no images, or a result would take the place of a strip.
+    """
+    found = paths.search(args.input_dir, args.save_dir, suffixes)
+    for line in found.describe():
+        once(line)
+    for flag, folder in (("comparison", STRIPS), ("trajectory", TRAJECTORIES)):
+        if getattr(args, flag) and any(name.startswith(f"{folder}/") for name in found.names):
+            raise ValueError(
+                f"{args.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
+            )
+    return found.names
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Reads the inputs of a run as tensors of the model's size."""
+
+    input_dir: Path
+    size: int
+    channels: int
+    fit: str
+    masks: Masks | None = None
+    strengths: Maps | None = None
+
+    def files(self, name: str) -> dict[str, tuple[Path, str]]:
+        """Return what `load` reads, as a folder and a path in it: 'image', 'mask' and 'strength'."""
+        found = {"image": (self.input_dir, name)}
+        maps = {"mask": self.masks and self.masks.maps, "strength": self.strengths}
+        for role, found_maps in maps.items():
+            if found_maps is not None and (file := found_maps.file(name)) is not None:
+                found[role] = found_maps.folder, file
+        return found
+
+    def load(self, name: str) -> dict[str, Tensor]:
+        """Read an input.
+
+        Returns:
+            'image' [C, H, W] in [-1, 1]; 'mask' (1 may change) and 'strength' [1, H, W] in [0, 1] where
+            the run has them.
+
+        Raises:
+            ValueError: The image or one of its maps is broken, missing, of the wrong size, or a link that
+                leads out of its folder.
+        """
+        tensors, shape, own_mask = self._read_pair(name) if is_pair(name) else self._read_image(name)
+        if self.masks is not None:
+            tensors["mask"] = self._mask(self.masks, name, shape) if own_mask is None else own_mask
+            self._say_extent(name, tensors["mask"])
+        if self.strengths is not None:
+            strength = self.strengths.read(name, shape, self._fit_map)
+            if strength is None:
+                raise ValueError(f"no picture of its strengths in {self.strengths.folder}")
+            tensors["strength"] = strength
+        return tensors
+
+    def _read_image(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], None]:
+        with pictures.reading(self.input_dir / name, self.input_dir) as image:
+            return {"image": self._fit(image)}, image.size, None
+
+    def _read_pair(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], Tensor | None]:
+        image, mask = read_pair(self.input_dir / name, self.input_dir)
+        own_mask = None if self.masks is None else self._finish_mask(self.masks, mask)
+        return {"image": self._fit(image)}, image.size, own_mask
+
+    def _fit(self, image: Image.Image) -> Tensor:
+        return pictures.to_tensor(pictures.fit(image, self.size, self.fit), self.channels)
+
+    def _fit_map(self, image: Image.Image) -> Tensor:
+        return _to_unit(pictures.fit(image, self.size, self.fit))
+
+    def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor:
+        found = masks.maps and masks.maps.read(name, shape, partial(self._finish_mask, masks))
+        if found is not None:
+            return found
+        if masks.maps is not None and not masks.missing_means_all:
+            raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
+        return torch.ones(1, self.size, self.size)
+
+    def _finish_mask(self, masks: Masks, mask: Image.Image) -> Tensor:
+        if masks.invert:
+            mask = ImageChops.invert(mask)
+        return mask_tensor(mask, self.size, self.fit, masks.feather)
+
+    def _say_extent(self, name: str, mask: Tensor) -> None:
+        """Say what is hardly meant."""
+        given = is_pair(name) or (self.masks.maps and self.masks.maps.file(name))
+        if given and mask.min() == mask.max() and mask.max() in (0, 1):
+            extent = "everything" if mask.max() == 1 else "nothing"
+            whose = "mask" if is_pair(name) else f"mask {self.masks.maps.folder.name}/{given}"
+            warn_once(f"{plain(name)}: its {plain(whose)} lets {extent} change")
+
+
+def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:
+    """Bring a mask to the model's size and soften its edge: [1, size, size] in [0, 1], 1 may change."""
+    return _to_unit(feather(pictures.fit(mask, size, fit), feather_width))
+
+
+def feather(mask: Image.Image, width: float) -> Image.Image:
+    """Soften the edge of a mask inwards, over `width` pixels, so that black stays black."""
+    if width == 0:
+        return mask
+    blurred = mask.filter(ImageFilter.GaussianBlur(width / 2))
+    ramp = blurred.point([max(0, min(255, round(2 * value - 255))) for value in range(256)])
+    return ImageChops.darker(mask, ramp)
+
+
+def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.Image]:
+    """Read a .pth file of ermongroup/SDEdit, torch.save([mask, image]).
+
+    Both are [3, H, W]; the image is in [0, 1], the mask is 1 where the image is kept.
+
+    Args:
+        path: The file.
+        root: Folder that no link may lead out of; None to follow links anywhere.
+
+    Returns:
+        The image, RGB, and the mask in our sense, mode L: white where any channel may change.
+
+    Raises:
+        ValueError: Another content, a broken file, or one that cannot be opened.
+    """
+    with pictures.open_file(path, root) as file:
+        content = _load_tensors(file)
+    is_pair = isinstance(content, list | tuple) and len(content) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in content):
+        raise ValueError(f"holds something else; {EXPECTED}")
+    for part in content:
+        _check_plain(part)
+    mask, image = content
+    if image.ndim != 3 or len(image) != 3 or mask.shape != image.shape:
+        raise ValueError(f"mask {_shape(mask)}, image {_shape(image)}; {EXPECTED}")
+    mask, image = mask.detach().float(), image.detach().float()
+    if not (image.min() >= 0 and image.max() <= 1):
+        raise ValueError(f"the image goes from {image.min():g} to {image.max():g}; {EXPECTED}")
+    if not mask.isfinite().all():
+        raise ValueError(f"the mask holds NaN or infinity; {EXPECTED}")
+    editable = (mask != 1).any(dim=0, keepdim=True).float()
+    return pictures.to_image(image * 2 - 1), pictures.to_image(editable * 2 - 1)
+
+
+def _load_tensors(file: BinaryIO) -> object:
+    try:
+        return load_tensors(file)
+    except ValueError as error:
+        reason = str(error).partition(";")[0]
+        raise ValueError(f"not a file of tensors alone, or a broken one ({reason}); {EXPECTED}") from None
+
+
+def _check_plain(part: Tensor) -> None:
+    """Refuse a tensor that cannot be shown, or whose copy would be huge, before anything copies it.
+
+    Raises:
+        ValueError: It is sparse, quantized, complex, nested, without memory, or far larger than its memory.
+    """
+    if part.is_nested or part.layout != torch.strided or part.is_quantized or part.is_complex():
+        raise ValueError(f"a tensor is nested, sparse, quantized or complex; {EXPECTED}")
+    if part.device.type != "cpu":
+        raise ValueError(f"a tensor is on {part.device}; {EXPECTED}")
+    if not 0 < part.numel() <= 3 * pictures.MAX_PIXELS:
+        raise ValueError(f"a tensor of shape {_shape(part)}; {EXPECTED}")
+    # a stride of 0 makes a large view of little memory: of one channel as three, but not of a pixel as all
+    if part.numel() * part.element_size() > 3 * part.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of shape {_shape(part)} repeats few values; {EXPECTED}")
+
+
+def _shape(part: Tensor) -> str:
+    return plain(list(part.shape[:8]))
+
+
+def _to_unit(image: Image.Image) -> Tensor:
+    return (pictures.to_tensor(image, 1) + 1) / 2

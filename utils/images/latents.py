@@ -1,0 +1,90 @@
+"""Latents of DDIB in files: a safetensors file each, with what made it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from utils.images import pictures
+from utils.quote import plain
+from utils.sources.weight_formats import read_header
+
+SUFFIX = ".safetensors"
+DTYPES = ("F32", "F16", "BF16", "F64")
+"""Types that a latent may have, as safetensors names them."""
+
+
+def encode_latent(latent: Tensor, made_by: dict[str, object]) -> bytes:
+    """Return the file of a latent [C, H, W], with the parameters that made it."""
+    tensors = {"latent": latent.cpu().contiguous()}
+    return save(tensors, {"made_by": json.dumps(made_by, sort_keys=True)})
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Reads latents as the inputs of a run."""
+
+    input_dir: Path
+    made_by: dict[str, object]
+    """What must have made them, or they are of another space."""
+    shape: tuple[int, int, int]
+    """[C, H, W] of the network's images."""
+
+    def files(self, name: str) -> dict[str, tuple[Path, str]]:
+        """Return what `load` reads, as a folder and a path in it."""
+        return {"latent": (self.input_dir, name)}
+
+    def load(self, name: str) -> dict[str, Tensor]:
+        """Read a latent.
+
+        Returns:
+            'latent' [C, H, W], float32.
+
+        Raises:
+            ValueError: The file is broken, holds something else, or was made otherwise.
+            OSError: The file cannot be read.
+        """
+        path = self.input_dir / name
+        with pictures.open_file(
+            path, self.input_dir
+        ) as file:  # refuses what is no file, or a link that leads out
+            header = read_header(file)
+        if "latent" not in header:
+            raise ValueError("not a latent of this command: it holds no tensor of the name latent")
+        dtype, shape, _ = header["latent"]
+        if shape != self.shape:
+            raise ValueError(f"a latent of shape {_list(shape)}; this network's are {_list(self.shape)}")
+        if dtype not in DTYPES:
+            raise ValueError(f"a latent of type {plain(dtype, 20)}; allowed are {', '.join(DTYPES)}")
+        try:
+            with safe_open(path, "pt") as opened:
+                made_by = (opened.metadata() or {}).get("made_by", "null")
+                latent = opened.get_tensor("latent").float()
+        except SafetensorError as error:
+            raise ValueError(f"a broken latent ({plain(error)})") from None
+        self._check_origin(made_by)
+        if not latent.isfinite().all():
+            raise ValueError("the latent holds NaN or infinity; make it again")
+        return {"latent": latent}
+
+    def _check_origin(self, text: str) -> None:
+        try:
+            made_by = json.loads(text)
+        except (ValueError, RecursionError):
+            made_by = None
+        if not isinstance(made_by, dict):
+            raise ValueError("the latent does not say what made it; give those of --save_latents")
+        differing = [
+            f"{key} {plain(repr(made_by.get(key)), 60)} here, {plain(repr(value), 60)} in this run"
+            for key, value in self.made_by.items()
+            if made_by.get(key) != value
+        ]
+        if differing:
+            raise ValueError(f"the latent was made otherwise: {'; '.join(differing)}")
+
+
+def _list(shape: tuple[int, ...]) -> str:
+    return plain(list(shape[:8]))

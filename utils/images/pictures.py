@@ -1,0 +1,97 @@
+"""Pictures to tensors and back: fit, convert, encode; they are read by utils/images/decode.py."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from utils.images.decode import MAX_PIXELS, WHITE, decode, decode_bytes, open_file, reading
+
+__all__ = [
+    "MAX_PIXELS",
+    "WHITE",
+    "decode",
+    "decode_bytes",
+    "encode_apng",
+    "encode_png",
+    "fit",
+    "open_file",
+    "reading",
+    "strip",
+    "to_image",
+    "to_tensor",
+]
+
+
+def fit(image: Image.Image, size: int, how: str) -> Image.Image:
+    """Bring an image to size x size pixels.
+
+    Args:
+        image: RGB image, or a map in shades of grey (mode L), of any size.
+        size: Side of the model's images, in pixels.
+        how: 'crop' (shorter side, centre), 'pad' (whole image; bars, white or for a map black) or 'stretch'.
+    """
+    if image.size == (size, size):
+        return image
+    is_map = image.mode == "L"
+    method = Image.Resampling.BOX if is_map else Image.Resampling.LANCZOS  # no overshoot beside an edge
+    if how == "crop":
+        return ImageOps.fit(image, (size, size), method)
+    if how == "pad":
+        if 2 * size * min(image.size) <= max(image.size):  # too narrow: it would shrink to no pixel at all
+            image = image.resize([size if side == max(image.size) else 1 for side in image.size], method)
+        return ImageOps.pad(image, (size, size), method, color=0 if is_map else WHITE)
+    assert how == "stretch", how
+    return image.resize((size, size), method)
+
+
+def to_tensor(image: Image.Image, channels: int) -> Tensor:
+    """uint8 image -> float32 in [-1, 1], shape [C, H, W]; one channel is the luma."""
+    image = image.convert("RGB" if channels == 3 else "L")
+    pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, channels)
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_image(x: Tensor) -> Image.Image:
+    """Tensor [C, H, W] in [-1, 1] -> uint8 image; rounds, clamps what lies outside."""
+    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(pixels.squeeze(2).cpu().numpy())
+
+
+def strip(images: list[Image.Image], gap: int = 2) -> Image.Image:
+    """Put images of one height side by side on white."""
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    canvas = Image.new("RGB", (width, images[0].height), WHITE)
+    x = 0
+    for image in images:
+        canvas.paste(image, (x, 0))
+        x += image.width + gap
+    return canvas
+
+
+def encode_png(image: Image.Image, parameters: dict[str, str]) -> bytes:
+    """Encode as PNG with text entries; the same input gives the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=_entries(parameters))
+    return buffer.getvalue()
+
+
+def encode_apng(frames: list[Image.Image], durations_ms: list[int], parameters: dict[str, str]) -> bytes:
+    """Encode frames of one size as a PNG that shows them in turn, for ever, with text entries.
+
+    Frames that equal the one before are not stored: that one is shown as much longer.
+    """
+    buffer = io.BytesIO()
+    options = {"append_images": frames[1:], "duration": durations_ms, "loop": 0}
+    frames[0].save(buffer, "PNG", save_all=True, pnginfo=_entries(parameters), **options)
+    return buffer.getvalue()
+
+
+def _entries(parameters: dict[str, str]) -> PngInfo:
+    info = PngInfo()
+    for key, value in parameters.items():
+        info.add_itxt(key, value)
+    return info

@@ -1,0 +1,145 @@
+"""What a run writes: results under the names of their inputs, comparison strips, sheets, trajectories."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from torch import Tensor
+
+from utils.images.pictures import paths, pictures
+from utils.jobs.job import Item, ItemError
+
+STRIPS, SHEETS, TRAJECTORIES, LATENTS = "comparison", "sheets", "trajectory", "latents"
+_ANIMATION = ".apng"
+"""Suffix of the trajectory that moves; its strip is a .png."""
+_WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
+"""How long an animation shows all frames but the last, each of them at least, and the last. Below some
+10 ms browsers show a frame for 100."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of an input."""
+
+    image: Tensor
+    """[C, H, W] in [-1, 1]."""
+    before: Tensor | None = None
+    """What a comparison strip shows between the input and this, shape of image."""
+    after: Tensor | None = None
+    """What it shows behind this, likewise."""
+    trajectory: Tensor | None = None
+    """[N, C, H, W], the way to this and this."""
+    folder: str = ""
+    """Where it goes below save_dir, when an input has several."""
+    notes: dict[str, object] = field(default_factory=dict)
+    """Parameters of this result alone."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What else is written, by path relative to save_dir."""
+    problem: str | None = None
+    """Why it is none after all."""
+
+    def to_cpu(self) -> "Result":
+        """Return the same with its pictures on the CPU."""
+        pictures = {key: getattr(self, key) for key in ("image", "before", "after", "trajectory")}
+        return replace(self, **{key: x if x is None else x.cpu() for key, x in pictures.items()})
+
+
+def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
+    """List what there is to do: every input or, with a number of samples, each that often, named _s00 ..."""
+    targets = paths.result_names(names)
+    if num_samples is None:
+        return [Item(name, 0, targets[name]) for name in names]
+    return [
+        Item(name, sample, f"{targets[name].removesuffix('.png')}_s{sample:02d}.png")
+        for name in names
+        for sample in range(num_samples)
+    ]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Turns the results of an item into files."""
+
+    comparison: bool
+    """Also strips of input, noise and result."""
+    parameters: dict[str, object] | None
+    """What the PNG files record of how they were made; None for nothing."""
+    folders: tuple[str, ...] = ("",)
+    """Of the results of an item, below save_dir."""
+    trajectory: bool = False
+    """Also the way to each result."""
+    latents: bool = False
+    """Also the latent of each item."""
+
+    def paths(self, item: Item) -> list[str]:
+        """List all files of an item, relative to save_dir."""
+        stem = item.target.removesuffix(".png")
+        found = [_path(folder, item.target) for folder in self.folders]
+        if self.comparison:
+            found += [_path(STRIPS, path) for path in found]
+        if self.trajectory:
+            ways = [_path(TRAJECTORIES, folder, stem) for folder in self.folders]
+            found += [way + suffix for way in ways for suffix in (".png", _ANIMATION)]
+        if self.latents:
+            found.append(_path(LATENTS, f"{stem}.safetensors"))
+        return found + ([_path(SHEETS, item.target)] if len(self.folders) > 1 else [])
+
+    def encode(
+        self, item: Item, guide: Tensor | None, results: list[Result], notes: dict[str, object]
+    ) -> dict[str, bytes]:
+        """Encode all results of an item, and a contact sheet where there are several.
+
+        Args:
+            item: What was done.
+            guide: Its input, [C, H, W] in [-1, 1], where there is one.
+            results: What came of it.
+            notes: What the PNG files record of it beside the parameters.
+
+        Returns:
+            Content of each file, by path relative to save_dir.
+
+        Raises:
+            ItemError: One of them is no result.
+        """
+        for result in results:
+            if result.problem:
+                raise ItemError(result.problem)
+            if not result.image.isfinite().all():
+                raise ItemError("the result holds NaN or infinity, in fp32 as well; check weights and config")
+        pictures = [pictures.to_image(result.image) for result in results]
+        files: dict[str, bytes] = {}
+        for result, picture in zip(results, pictures, strict=True):
+            text = self._text(item, notes, result)
+            files[_path(result.folder, item.target)] = pictures.encode_png(picture, text)
+            if self.comparison:
+                shown = [guide, result.before, result.image, result.after]
+                strip = pictures.strip([pictures.to_image(x) for x in shown if x is not None])
+                files[_path(STRIPS, result.folder, item.target)] = pictures.encode_png(strip, text)
+            if result.trajectory is not None:
+                frames = [pictures.to_image(x) for x in result.trajectory]
+                path = _path(TRAJECTORIES, result.folder, item.target)
+                files[path] = pictures.encode_png(pictures.strip(frames), text)
+                path = path.removesuffix(".png") + _ANIMATION
+                files[path] = pictures.encode_apng(frames, _timing(len(frames)), text)
+            files.update(result.files)
+        if len(results) > 1:
+            sheet = pictures.strip([*([] if guide is None else [pictures.to_image(guide)]), *pictures])
+            files[_path(SHEETS, item.target)] = pictures.encode_png(sheet, self._text(item, notes, *results))
+        return files
+
+    def _text(self, item: Item, notes: dict[str, object], *results: Result) -> dict[str, str]:
+        if self.parameters is None:
+            return {}
+        lists = {key: [result.notes[key] for result in results] for key in results[0].notes}
+        own = {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+        return {"parameters": json.dumps({**self.parameters, **notes, "sample": item.sample, **own})}
+
+
+def _timing(num_frames: int) -> list[int]:
+    """Return how long each frame of an animation is shown, in ms."""
+    num_before = num_frames - 1
+    return [*[max(_FRAME_MS, round(_WAY_MS / num_before))] * num_before, _HELD_MS]
+
+
+def _path(*parts: str) -> str:
+    return PurePosixPath(*parts).as_posix()

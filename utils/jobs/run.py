@@ -1,0 +1,291 @@
+"""A run of either method over its items: what is missing is read, computed, written and reported."""
+
+import argparse
+import contextlib
+import errno
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils import interrupt
+from utils.command import command_line
+from utils.images.inputs import Inputs
+from utils.images.latents import Latents
+from utils.jobs import job, page, report, run_key, shares
+from utils.jobs.launch import Launch, Progress
+from utils.jobs.origin import Origin
+from utils.jobs.records import Records
+from utils.jobs.results import SHEETS, STRIPS, TRAJECTORIES, Result, Writer
+from utils.log import log
+
+Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
+"""(items, their tensors [B, ...]) -> the results of each item."""
+Build = Callable[[Launch], tuple[Sampler, list[nn.Module]]]
+"""Loads the networks; returns the method on a batch, and the networks that it calls."""
+_ONE_FILE = (
+    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
+)
+
+
+def check(args: argparse.Namespace, launch: Launch, settings: dict[str, object]) -> None:
+    """Refuse a save_dir that is another run's, or that another process is at work on; change nothing.
+
+    Raises:
+        ValueError: Such a folder, or one that cannot be read.
+    """
+    shares.check(args.save_dir, _share(args, launch))
+    run_key.check(args.save_dir, settings, args.overwrite)
+
+
+def _share(args: argparse.Namespace, launch: Launch) -> shares.Share:
+    return shares.Share(0, 1).part(*(args.shard or (0, 1))).part(launch.rank, launch.world_size)
+
+
+class Method:
+    """The method on a batch, computed again in float32 where the result is not finite."""
+
+    def __init__(self, build: Build, launch: Launch):
+        """
+        Raises:
+            ValueError: Weights that are broken, unsafe or those of another network.
+        """
+        self._build, self._launch = build, launch
+        self._sample, self._modules = build(launch)
+        self._exact: Sampler | None = None
+
+    def watch(self, check: Callable[[], None], count: Callable[[int], None]) -> None:
+        """Call `check`, and `count` with the number of images, before every network call."""
+        self._check, self._count = check, count
+        self._register(self._modules)
+
+    def _register(self, modules: list[nn.Module]) -> None:
+        def called(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            self._check()
+            self._count(len(given[0]))
+
+        for module in modules:
+            module.register_forward_pre_hook(called)
+
+    def __call__(
+        self, items: list[job.Item], tensors: dict[str, Tensor]
+    ) -> list[tuple[list[Result], torch.dtype]]:
+        """Return the results of each item, on the CPU, and the precision that they were computed in."""
+        device, dtype = self._launch.device, self._launch.dtype
+        tensors = {
+            key: tensor.to(device, memory_format=torch.channels_last) for key, tensor in tensors.items()
+        }
+        rows = [([result.to_cpu() for result in row], dtype) for row in self._sample(items, tensors)]
+        bad = [i for i, (row, _) in enumerate(rows) if not all(x.image.isfinite().all() for x in row)]
+        if bad and dtype != torch.float32:
+            log.warning(f"{len(bad)} of {len(rows)} results hold NaN or infinity; once more in fp32")
+            part = {key: tensor[bad] for key, tensor in tensors.items()}
+            again = self._in_float32()([items[i] for i in bad], part)
+            for i, row in zip(bad, again, strict=True):
+                rows[i] = [result.to_cpu() for result in row], torch.float32
+        return rows
+
+    def _in_float32(self) -> Sampler:
+        if self._exact is None:
+            self._exact, modules = self._build(replace(self._launch, dtype=torch.float32, compiled=False))
+            self._register(modules)
+        return self._exact
+
+
+class Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        launch: Launch,
+        items: list[job.Item],
+        inputs: Inputs | Latents,
+        method: Method,
+        settings: dict[str, object],
+        parameters: dict[str, object],
+        folders: list[str],
+        labels: dict[str, int] | None = None,
+    ):
+        """
+        Args:
+            args: The options.
+            launch: This process.
+            items: All that the run consists of.
+            inputs: Reads what an item needs.
+            method: The method on a batch.
+            settings: What makes it this run, from `run_key.run_settings`.
+            parameters: What the PNG files record of how they were made, beside what is common.
+            folders: Those of the results below save_dir: [''] where an item has one result.
+            labels: The class of each input by its relative path, where they differ.
+        """
+        self._args, self._launch, self._items = args, launch, items
+        self._inputs, self._method, self._settings = inputs, method, settings
+        self._labels, self._made_from = labels, dict[job.Item, dict[str, object]]()
+        self._share = _share(args, launch)
+        common = {
+            "config": args.config.name,
+            "weights": args.weights.name,
+            "seed": args.seed,
+            "respace_type": args.respace_type,
+            "fit": args.fit,
+        }
+        self._writer = Writer(
+            args.comparison,
+            None if args.no_metadata else {**parameters, **common},
+            (*folders,),
+            bool(args.trajectory),
+            latents=getattr(args, "save_latents", False),
+        )
+        self._key = run_key.key(settings)
+        self._about = None if args.no_report else self._describe(parameters["method"], folders)
+        self._records = Records(args.save_dir, self._key, self._process(), args.overwrite)
+
+    def _describe(self, method: object, folders: list[str]) -> page.About:
+        """Say what the run's page shows of it."""
+        args = self._args
+        return page.About(
+            title=f"{method}: {args.save_dir.absolute().name}",
+            named={"config": args.config.name, "weights": args.weights.name},
+            settings=self._settings,
+            inputs=args.input_dir,
+            folders=folders,
+            strips=STRIPS if args.comparison else None,
+            sheets=SHEETS if len(folders) > 1 else None,
+            trajectories=TRAJECTORIES if args.trajectory else None,
+        )
+
+    def prepare(self) -> None:
+        """Make save_dir the folder of this run, take its share of the items, and find what is missing.
+
+        Raises:
+            ValueError: Another process is at it, what is there cannot be read, or nothing can be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(shares.held(self._args.save_dir, self._share))
+                run_key.write(self._args.save_dir, self._settings)
+                mine = self._share.of(self._items)
+                missing = self._records.missing(mine, self._origin, self._args.verify)
+            except OSError as error:
+                raise ValueError(f"--save_dir {self._args.save_dir}: cannot be written: {error}") from None
+            self._held = stack.pop_all()
+        if len(missing) < len(mine):
+            log.info(f"{len(mine) - len(missing)} of {len(mine)} were done before")
+        self._missing = missing
+
+    def do(self, calls_per_item: int) -> int:
+        """Do what `prepare` found missing.
+
+        Args:
+            calls_per_item: Network calls that the method makes for an item, for the progress.
+
+        Returns:
+            Exit code: 0; 3 where some images failed; 75 where the run was interrupted or the disk took no
+            more, and the same command goes on. One of several processes returns 0 in place of 3: a
+            launcher would stop the others, which still have work.
+        """
+        with self._held, interrupt.deferred() as interruption, torch.inference_mode():
+            return self._do(calls_per_item, interruption)
+
+    def _do(self, calls_per_item: int, interruption: interrupt.Interruption) -> int:
+        start, stopped = time.monotonic(), None
+        self._progress = Progress(len(self._missing), calls_per_item, self._launch.rank)
+        self._method.watch(interruption.check, self._progress.network_called)
+        given = self._args.micro_batch or self._launch.micro_batch
+        self._micro_batch = job.MicroBatch(None if given == command_line.AUTO else given)
+        steps = (self._load, self._compute, self._save, self._fail)
+        work = job.Job(self._micro_batch, *steps, check=interruption.check)
+        try:
+            work.run(self._missing)
+        except interrupt.RunInterruptedError:
+            stopped = "interrupted"
+        except OSError as error:
+            stopped = f"the results cannot be written: {error}"
+        self._progress.close()
+        self._finish(work.outcome, time.monotonic() - start, stopped)
+        if stopped:
+            return command_line.EXIT_INTERRUPTED
+        alone = self._launch.world_size == 1
+        return command_line.EXIT_SOME_FAILED if work.outcome.num_failed and alone else command_line.EXIT_DONE
+
+    def _origin(self, item: job.Item) -> Origin:
+        facts = {} if self._labels is None else {"class": self._labels[item.name]}
+        return Origin(self._inputs.files(item.name), facts)
+
+    def _process(self) -> dict[str, object]:
+        launch = self._launch
+        return {
+            "shard": self._args.shard,
+            "rank": launch.rank,
+            "world_size": launch.world_size,
+            "host": platform.node(),
+            "device": str(launch.device),
+            "precision": _name(launch.dtype),
+            "versions": report.versions(),
+        }
+
+    def _load(self, item: job.Item) -> dict[str, Tensor]:
+        self._records.check(self._writer.paths(item))
+        origin = self._origin(item)
+        before = origin.look()
+        tensors = self._inputs.load(item.name)
+        self._made_from[item] = origin.record(before)
+        return tensors
+
+    def _compute(self, items: list[job.Item], tensors: dict[str, Tensor]) -> list[tuple[Any, ...]]:
+        """Return what is saved of each item: its input, its results, their precision and cost."""
+        start, calls = time.monotonic(), self._progress.num_calls
+        rows = self._method(items, tensors)
+        seconds, calls = time.monotonic() - start, self._progress.num_calls - calls
+        cost = {"calls": calls / len(items), "seconds": round(seconds / len(items), 4)}
+        guides = tensors["image"] if "image" in tensors else [None] * len(items)
+        return [(guide, *row, cost) for guide, row in zip(guides, rows, strict=True)]
+
+    def _save(self, item: job.Item, output: tuple[Any, ...]) -> None:
+        guide, results, dtype, cost = output
+        precision, made_from = {"precision": _name(dtype)}, self._made_from.pop(item)
+        contents = self._writer.encode(item, guide, results, precision)
+        try:
+            self._records.commit(item, contents, made_from, cost | precision)
+        except OSError as error:
+            if error.errno not in _ONE_FILE:
+                raise
+            raise job.ItemError(f"cannot be written: {error}") from None
+
+    def _fail(self, item: job.Item, reason: str) -> None:
+        self._progress.skipped(1)
+        self._made_from.pop(item, None)
+        log.error(f"failed: {item.name}: {reason}")
+        self._records.fail(item, reason)
+
+    def _finish(self, outcome: job.Outcome, seconds: float, stopped: str | None) -> None:
+        """Say and record how it ended."""
+        save_dir, calls = self._args.save_dir, self._progress.num_calls
+        failed = f", {outcome.num_failed} failed" if outcome.num_failed else ""
+        each = f", {calls / outcome.num_done:g} network evaluations each" if outcome.num_done else ""
+        log.info(f"{outcome.num_done} images in {save_dir}{failed}, {seconds:.1f} s{each}")
+        if stopped:
+            log.error(f"{stopped}; nothing is half written, the same command goes on from here")
+        summary = {
+            "seconds": round(seconds, 2),
+            "waiting_for_files_s": round(outcome.waited_s, 2),
+            "done": outcome.num_done,
+            "failed": outcome.num_failed,
+            "micro_batch": self._micro_batch.size,
+            "stopped": stopped,
+        }
+        try:
+            self._records.finish(summary)
+            report.write(save_dir, self._key, self._items, self._about)
+        except OSError as error:  # a full disk, of which the user knows by now
+            log.error(f"{save_dir / report.NAME} cannot be written: {error}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,103 @@
+"""What makes a run the same run: run.json in save_dir, and the refusal of another one."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from utils import files
+from utils.config import Config
+from utils.weights.diffusers_folder import find_weights
+
+NAME = "run.json"
+_PLACES = ("input_dir", "save_dir")
+_RESOURCES = (
+    *("weights_dir", "micro_batch", "cpu", "offload", "shard", "verify", "overwrite", "dry_run", "no_report"),
+)
+_RESOLVED = ("config", "overrides", "precision")
+_FOLDERS = ("mask_dir", "strength_dir")
+
+
+def run_settings(
+    args: argparse.Namespace, config: Config, timesteps: list[int], dtype: str
+) -> dict[str, object]:
+    """Collect everything that decides what a run writes, in terms of JSON.
+
+    Every option counts, but those for places and resources: an option added later counts by itself.
+    Files count by their content, folders of maps by whether there is one.
+
+    Args:
+        args: The options.
+        config: Of the network, overrides applied.
+        timesteps: That are kept.
+        dtype: Of the network's convolutions and linear layers.
+    """
+    settings: dict[str, object] = {"config": dataclasses.asdict(config), "timesteps": timesteps}
+    for name, value in vars(args).items():
+        if name in (*_PLACES, *_RESOURCES, *_RESOLVED):
+            continue
+        settings[name] = value is not None if name in _FOLDERS else _by_content(value)
+    settings["precision"] = dtype
+    return json.loads(json.dumps(settings))
+
+
+def _by_content(value: object) -> object:
+    if isinstance(value, Path):
+        return f"sha256 {files.sha256(find_weights(value) if value.is_dir() else value)}"
+    return [_by_content(part) for part in value] if isinstance(value, list) else value
+
+
+def key(settings: dict[str, object]) -> str:
+    """Return the key of a run with these settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def check(save_dir: Path, settings: dict[str, object], overwrite: bool) -> None:
+    """Refuse to mix the results of two runs.
+
+    Raises:
+        ValueError: save_dir holds another run, or pictures of unknown origin.
+    """
+    if overwrite or not save_dir.exists():
+        return
+    path = save_dir / NAME
+    if not path.exists():
+        if any(path.is_file() for path in save_dir.rglob("*.png")):
+            raise ValueError(
+                f"--save_dir {save_dir}: holds pictures but no {NAME}, so what made them is not known; "
+                "choose another folder, or replace them with --overwrite"
+            )
+        return
+    try:
+        before = json.loads(path.read_bytes())["settings"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path}: is broken; remove it, or start again with --overwrite") from None
+    if differences := compare(before, settings):
+        raise ValueError(
+            f"--save_dir {save_dir}: holds another run; choose another folder, the same options, or replace "
+            "its results with --overwrite. What differs:\n  " + "\n  ".join(differences)
+        )
+
+
+def write(save_dir: Path, settings: dict[str, object]) -> None:
+    """Make save_dir the folder of this run."""
+    text = json.dumps({"key": key(settings), "settings": settings}, indent=1)
+    files.write_atomically(save_dir / NAME, text.encode(), save_dir / files.SCRATCH)
+
+
+def compare(before: object, now: object, name: str = "") -> list[str]:
+    """Describe where two settings differ, a line each."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted({*before, *now})
+        return [
+            line
+            for key in names
+            for line in compare(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if before == now else [f"{name}: {_shorten(before)} there, {_shorten(now)} now"]
+
+
+def _shorten(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:24]} ... {text[-12:]}"

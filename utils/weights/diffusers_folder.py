@@ -1,0 +1,329 @@
+"""Folders of diffusers that hold a UNet2DModel of the google/ddpm-* or google/ncsnpp-* kind: read."""
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.config import Config, DiffusionConfig, build_section
+from utils.quote import plain, quote
+from utils.weights.diffusers_keys import Structure, key_pairs, modern
+from utils.weights.diffusers_scheduler import read_clip, say_unused
+from utils.weights.tensor_file import Stored
+
+WEIGHTS = tuple(
+    f"diffusion_pytorch_model.{variant}{suffix}"
+    for variant in ("", "fp16.", "bf16.")
+    for suffix in ("safetensors", "bin")
+)
+"""Files of a network, the first that is there being taken; halves are loaded as float32."""
+_AVERAGED = "unet_ema"
+
+_DEFAULTS = {  # of UNet2DModel, for fields that a config.json leaves out
+    "in_channels": 3,
+    "out_channels": 3,
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "layers_per_block": 2,
+    "mid_block_type": "UNetMidBlock2D",
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+_SHARED = {
+    "time_embedding_dim": None,
+    "mid_block_type": "UNetMidBlock2D",
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-6,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+NEEDED = {
+    "ddpm_unet": {
+        **_SHARED,
+        "center_input_sample": False,
+        "time_embedding_type": "positional",
+        "freq_shift": 1,
+        "flip_sin_to_cos": False,
+        "mid_block_scale_factor": 1,
+        "downsample_padding": 0,
+        "norm_num_groups": 32,
+    },
+    "ncsnpp": {
+        **_SHARED,
+        "time_embedding_type": "fourier",
+        "freq_shift": 0,
+        "flip_sin_to_cos": True,
+        "mid_block_scale_factor": math.sqrt(2),
+        "norm_num_groups": None,
+    },
+}
+"""What our network of each family has built in."""
+_LARGEST = {"sample_size": 4096, "layers_per_block": 64, "in_channels": 1024, "out_channels": 1024}
+_MOST_LEVELS, _WIDEST = 16, 2**16
+_MOST_JSON, _LARGEST_NUMBER = 2**20, 1e300
+BLOCKS = {"ddpm_unet": "", "ncsnpp": "Skip"}
+SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": "cosine"}
+VARIANCES = {k + end: k for k in ("fixed_small", "fixed_large", "learned_range") for end in ("", "_log")}
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+
+
+def has_names_of_diffusers(keys: Collection[str]) -> bool:
+    """Whether keys are those of a UNet2DModel."""
+    return {"time_embedding.linear_1.weight", "conv_norm_out.weight"} <= set(keys)
+
+
+def to_published(state: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Give the tensors of diffusers their published names and shapes; those that have none keep theirs."""
+    theirs = {modern(key): stored for key, stored in state.items()}
+    family = "ncsnpp" if "time_proj.weight" in theirs else "ddpm_unet"
+    named = {}
+    for key, name in key_pairs(family, Structure.of(theirs)).items():
+        if name in theirs:
+            named[key] = _to_published(key, theirs.pop(name))
+    return named | theirs
+
+
+def _to_published(key: str, stored: Stored) -> Stored:
+    if key.endswith(".W") and len(stored.shape) == 2:  # of NIN; the Fourier table has one dimension
+        return Stored(torch.Size(stored.shape[::-1]), lambda: stored.read().T)
+    if key.endswith((".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")) and len(stored.shape) == 2:
+        shape = torch.Size((*stored.shape, 1, 1))
+        return Stored(shape, lambda: stored.read().reshape(shape))
+    return stored
+
+
+def noise_levels(folder: Path, shape: torch.Size) -> Tensor:
+    """Return the noise levels that score_sde stores and diffusers does not: sigma_max down to sigma_min."""
+    facts = _read_json(_find(folder, "scheduler_config.json")) if _has_scheduler(folder) else {}
+    ends = [facts.get(key) for key in ("sigma_max", "sigma_min")]
+    if len(shape) != 1 or not all(isinstance(end, int | float) and end > 0 for end in ends):
+        return torch.zeros(shape)  # the network itself does not read them
+    return torch.linspace(*map(math.log, ends), shape[0], dtype=torch.float64).exp().float()
+
+
+def find_config(folder: Path) -> Path:
+    """Return the config.json of a folder.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return _find(folder, "config.json")
+
+
+def read_config(folder: Path, families: Mapping[str, type]) -> Config:
+    """Read what a folder says of its network and of the schedule that it was trained on.
+
+    Args:
+        folder: As diffusers saves it, or its `unet` folder.
+        families: Config dataclass of each network, by its name.
+
+    Raises:
+        ValueError: It is of another network or schedule than ours; every difference is listed.
+    """
+    path = _find(folder, "config.json")
+    facts = _DEFAULTS | _read_json(path)
+    family = "ncsnpp" if facts["time_embedding_type"] == "fourier" else "ddpm_unet"
+    problems = differences(family, facts)
+    if problems:
+        raise ValueError("\n".join([f"{path}: not a network of the kind {family}", *problems]))
+    if not _has_scheduler(folder):
+        raise ValueError(f"{folder}: has no scheduler_config.json; give a config, which names the schedule")
+    beside = _find(folder, "scheduler_config.json")
+    scheduler = _read_json(beside)
+    return Config(
+        model=_build(path, families[family], lambda: _model_fields(family, facts, scheduler)),
+        diffusion=_build(beside, DiffusionConfig, lambda: _diffusion_fields(family, scheduler)),
+    )
+
+
+def _build(path: Path, section: type, read: Callable[[], dict[str, Any]]) -> Any:
+    try:
+        return build_section(section, read())
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path}: incomplete or of another kind ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def differences(family: str, facts: dict[str, Any]) -> list[str]:
+    problems = [
+        f"  {key}: found {quote(facts[key])}, our network has {needed!r}"
+        for key, needed in NEEDED[family].items()
+        if not _equal(facts[key], needed)
+    ]
+    widths, down, up = (facts.get(k) for k in ("block_out_channels", "down_block_types", "up_block_types"))
+    if not all(isinstance(part, list) and part for part in (widths, down, up)):
+        return [*problems, "  block_out_channels, down_block_types and up_block_types: expected lists"]
+    if len(widths) > _MOST_LEVELS or any(type(n) is not int or not 1 <= n <= _WIDEST for n in widths):
+        return [*problems, f"  block_out_channels: expected up to {_MOST_LEVELS} widths, whole numbers"]
+    skip = BLOCKS[family]
+    allowed = (f"{skip}DownBlock2D", f"Attn{skip}DownBlock2D")
+    if any(block not in allowed for block in down) or len(widths) != len(down):
+        problems.append(
+            f"  down_block_types: found {quote(down)}, allowed are {' and '.join(allowed)}, one a width"
+        )
+    elif up != [block.replace("Down", "Up") for block in reversed(down)]:
+        problems.append(
+            f"  up_block_types: found {quote(up)}; they must mirror down_block_types {quote(down)}"
+        )
+    if any(width % widths[0] for width in widths):
+        problems.append(f"  block_out_channels: found {widths}, expected multiples of the first")
+    elif family == "ncsnpp" and any(
+        width < 128 and str(block).startswith("Attn") for width, block in zip(widths, down, strict=False)
+    ):
+        problems.append(
+            "  block_out_channels: below 128, diffusers groups channels otherwise where it attends"
+        )
+    for key, most in _LARGEST.items():
+        if type(facts.get(key)) is not int or not 1 <= facts[key] <= most:
+            problems.append(
+                f"  {key}: found {quote(facts.get(key))}, expected a whole number from 1 to {most}"
+            )
+    return problems
+
+
+def _equal(found: Any, needed: Any) -> bool:
+    if isinstance(found, bool) != isinstance(needed, bool):
+        return False
+    if isinstance(needed, float) and isinstance(found, int | float):
+        return math.isclose(found, needed, rel_tol=1e-6)
+    return found == needed
+
+
+def _model_fields(family: str, facts: dict[str, Any], scheduler: dict[str, Any]) -> dict[str, Any]:
+    widths, size = facts["block_out_channels"], facts["sample_size"]
+    attends = [block.startswith("Attn") for block in facts["down_block_types"]]
+    fields = {
+        "image_size": size,
+        "in_channels": facts["in_channels"],
+        "out_channels": facts["out_channels"],
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": facts["layers_per_block"],
+        "attention_resolutions": [size >> i for i, on in enumerate(attends) if on],
+        "dropout": facts["dropout"],
+    }
+    if family == "ncsnpp":
+        fields |= {
+            "centered": not facts["center_input_sample"],
+            "num_scales": scheduler["num_train_timesteps"],
+        }
+    return fields
+
+
+def _diffusion_fields(family: str, facts: dict[str, Any]) -> dict[str, Any]:
+    steps = facts["num_train_timesteps"]
+    if family == "ncsnpp":
+        ends = {key: facts[key] for key in ("sigma_min", "sigma_max")}
+        return {"process": "ve", "num_timesteps": steps, "prediction": "score", **ends}
+    facts = {"prediction_type": "epsilon", "variance_type": "fixed_small", **facts}
+    if facts.get("trained_betas") is not None or facts.get("rescale_betas_zero_snr"):
+        raise ValueError("trained_betas and rescale_betas_zero_snr: not among our schedules")
+    say_unused(facts)
+    schedule = _translate(facts, "beta_schedule", SCHEDULES)
+    ends = {} if schedule == "cosine" else {key: facts[key] for key in ("beta_start", "beta_end")}
+    return {
+        "num_timesteps": steps,
+        "schedule": schedule,
+        "prediction": _translate(facts, "prediction_type", PREDICTIONS),
+        "var_type": _translate(facts, "variance_type", VARIANCES),
+        "clip": read_clip(facts),
+        **ends,
+    }
+
+
+def _translate(facts: dict[str, Any], key: str, table: dict[str, str]) -> str:
+    found = facts[key]
+    if not isinstance(found, str) or found not in table:
+        raise ValueError(f"{key} {quote(found)}: allowed are {', '.join(table)}")
+    return table[found]
+
+
+def _find(folder: Path, name: str) -> Path:
+    inner = "scheduler" if name.startswith("scheduler") else "unet"
+    for path in (folder / name, folder / inner / name, folder.parent / inner / name):
+        if path.is_file() and (path.parent != folder.parent / inner or folder.name in ("unet", "scheduler")):
+            return path
+    raise ValueError(
+        f"{folder}: a folder without {name} or {inner}/{name}; give a checkpoint, or a folder of diffusers"
+    )
+
+
+def _has_scheduler(folder: Path) -> bool:
+    try:
+        _find(folder, "scheduler_config.json")
+    except ValueError:
+        return False
+    return True
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the file of a folder's weights, averaged where a program of diffusers saved both.
+
+    Raises:
+        ValueError: There is none, or there are several.
+    """
+    inside = _find(folder, "config.json").parent
+    for place in (folder / _AVERAGED, inside):
+        for name in WEIGHTS:
+            if (place / name).is_file():
+                return place / name
+    if any(inside.glob("*.index.json")):
+        raise ValueError(f"{inside}: its weights are in several files; save them again as one, {WEIGHTS[0]}")
+    if (inside / "optimizer.bin").exists() and not any(inside.glob("*.safetensors")):
+        raise ValueError(
+            f"{inside}: holds an optimizer's state and no weights; give the folder of the network"
+        )
+    others = sorted(path.name for path in inside.glob("diffusion_pytorch_model.*"))
+    have = f"only {', '.join(plain(name, 60) for name in others[:3])}" if others else "no weights"
+    raise ValueError(f"{inside}: has {have}; download the whole folder, with {WEIGHTS[0]} or {WEIGHTS[1]}")
+
+
+def place_of(folder: Path, weights: Path) -> str:
+    """Return the name of the folder of some weights where averages lie in it or beside it, else nothing."""
+    name = weights.parent.name
+    return name if name == _AVERAGED or (folder.parent / _AVERAGED).is_dir() else ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_JSON + 1)
+        if len(data) > _MOST_JSON:
+            raise ValueError(f"more than {_MOST_JSON} bytes")
+        facts = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({plain(error)})") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path}: expected an object with fields, found a {type(facts).__name__}")
+    for key, value in facts.items():
+        if isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:  # nor is NaN
+            raise ValueError(
+                f"{path}: {plain(key, 60)} {quote(value)}: expected a number of at most 1e300 in size"
+            )
+    return facts
