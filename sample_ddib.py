@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from utils import interrupt, log, threads
+from utils import exits, interrupt, log, threads
 from utils.command import command_line, options
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         threads.prepare()
 
         from diffusions import match_timesteps  # torch: only once the paths are known to be good
-        from utils import assemble
-        from utils.images.pictures import inputs, labels, latents, paths
-        from utils.jobs import launch, results, run, run_key
+        from utils import assemble, images, jobs
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
@@ -56,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         else:
             encoder_B, decoder_B = encoder, decoder
         guidance = assemble.Guidance(args, config_B, args.class_B)
-        names = inputs.find_inputs(args, (latents.SUFFIX,) if args.from_latents else paths.SUFFIXES)
+        names = images.find_inputs(args, (images.LATENT_SUFFIX,) if args.from_latents else images.SUFFIXES)
         sources = None
         if args.class_A:
-            sources = labels.read_labels(args.class_A, config, args.input_dir, names)
+            sources = images.read_labels(args.class_A, config, args.input_dir, names)
         elif not args.from_latents and assemble.unconditional_label(config) is not None:
             raise ValueError("give --class_A, the class of the inputs, to a network with classes")
         space = {
@@ -69,10 +67,10 @@ def main(argv: list[str] | None = None) -> int:
             "solver": args.solver,
         }
         folders = [f"to_{name}" for name in args.class_B] if args.class_B and len(args.class_B) > 1 else [""]
-        reader = inputs.Inputs(args.input_dir, config.model.image_size, config.model.in_channels, args.fit)
+        reader = images.Inputs(args.input_dir, config.model.image_size, config.model.in_channels, args.fit)
         if args.from_latents:
             side = config.model.image_size
-            reader = latents.Latents(args.input_dir, space, (config.model.in_channels, side, side))
+            reader = images.Latents(args.input_dir, space, (config.model.in_channels, side, side))
         calls = count_calls(args, encoder.num_steps, guidance.calls_per_step)
         warn(encoder, assemble.describe_loss(args, config, trained, timesteps))
         if args.dry_run:
@@ -84,10 +82,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"sigma {encoder.sigma(top):.4g}\n"
                 f"{calls} network evaluations an image"
             )
-            return command_line.EXIT_DONE
-        place = launch.start(args.cpu, args.precision, args.compile, args.shard is not None)
-        settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
-        run.check(args, place, settings)
+            return exits.DONE
+        place = jobs.start(args.cpu, args.precision, args.compile, args.shard is not None)
+        settings = jobs.run_settings(args, config, timesteps, str(place.dtype))
+        jobs.check(args, place, settings)
 
         def build(place):
             network = assemble.load_network(config, args.weights, place)
@@ -106,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 
             return assemble.Translator(args, source, targets, sources, space, swap), [*away, *modules]
 
-        method = run.Method(build, place)
+        method = jobs.Method(build, place)
         parameters = {
             "method": "DDIB",
             "class_A": args.class_A,
@@ -117,12 +115,12 @@ def main(argv: list[str] | None = None) -> int:
             "inversion": args.inversion,
             **guidance.parameters,
         }
-        items = results.make_items(names)
-        work = run.Run(args, place, items, reader, method, settings, parameters, folders, sources)
+        items = jobs.make_items(names)
+        work = jobs.Run(args, place, items, reader, method, settings, parameters, folders, sources)
         work.prepare()
 
     code = work.do(calls)
-    launch.finish()
+    jobs.finish()
     return code
 
 

@@ -9,7 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from utils import interrupt, log, threads
+from utils import exits, interrupt, log, threads
 from utils.command import command_line, options
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         threads.prepare()
 
         # torch: once the paths are good
-        from utils import assemble
-        from utils.images.pictures import inputs, maps
-        from utils.jobs import launch, results, run, run_key
+        from utils import assemble, images, jobs
 
         assemble.settle_weights(args)
         config = assemble.read_config(args.config, args.overrides)
@@ -52,38 +50,38 @@ def main(argv: list[str] | None = None) -> int:
         guidance = assemble.Guidance(args, config, args.class_label and [args.class_label])
         levels = assemble.choose_levels(args, process)
         warn(process, assemble.describe_levels(args, process))
-        names = inputs.find_inputs(args, inputs.SUFFIXES)
-        reader = inputs.Inputs(
+        names = images.find_inputs(args, images.WITH_PAIRS)
+        reader = images.Inputs(
             *(args.input_dir, config.model.image_size, config.model.in_channels, args.fit),
-            masks=maps.find_masks(args, names),
-            strengths=maps.find_strengths(args, names),
+            masks=images.find_masks(args, names),
+            strengths=images.find_strengths(args, names),
         )
-        items = results.make_items(names, args.samples)
+        items = jobs.make_items(names, args.samples)
         calls_a_level = args.repeats * (guidance.calls_per_step + (args.corrector_steps or 0))
         if args.dry_run:
             side = config.model.image_size
             print(f"{len(names)} images at {side}x{side}, {len(items) * max(1, len(levels))} results")
             print(*describe(args, process, levels, calls_a_level), sep="\n")
-            return command_line.EXIT_DONE
-        place = launch.start(args.cpu, args.precision, args.compile, args.shard is not None)
-        settings = run_key.run_settings(args, config, timesteps, str(place.dtype))
-        run.check(args, place, settings)
+            return exits.DONE
+        place = jobs.start(args.cpu, args.precision, args.compile, args.shard is not None)
+        settings = jobs.run_settings(args, config, timesteps, str(place.dtype))
+        jobs.check(args, place, settings)
 
         def build(place):
             network = assemble.load_network(config, args.weights, place)
             [(model, gradient)], modules = guidance.load(network, place)
             return assemble.Editor(args, process.guided(gradient), model, levels), modules
 
-        method = run.Method(build, place)
+        method = jobs.Method(build, place)
         parameters = assemble.edit_parameters(args, process, guidance)
         searched = round(process.num_steps * math.log2(process.num_steps + 1) / 2)  # by --auto_t0
         calls = calls_a_level * (sum(levels) or searched)
         folders = list(levels.values()) or [""]
-        work = run.Run(args, place, items, reader, method, settings, parameters, folders)
+        work = jobs.Run(args, place, items, reader, method, settings, parameters, folders)
         work.prepare()
 
     code = work.do(calls)
-    launch.finish()
+    jobs.finish()
     return code
 
 

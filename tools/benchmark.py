@@ -25,8 +25,8 @@ from models.compiled import CompiledNetwork
 from models.ddpm_unet import DDPMUNetConfig
 from models.layers import UNetConfig
 from models.precision import cast_network
+from utils import jobs
 from utils.config import load_config
-from utils.jobs import allocator
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs/pesser/pytorch_diffusion/ema_lsun_church.yaml"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -212,7 +212,7 @@ def _serve(
     torch.set_num_threads(num_threads)
     diffusers.logging.set_verbosity_error()
     if contender.keeps:
-        allocator.keep_freed_memory()
+        jobs.keep_freed_memory()
     call = bind(contender, config, batch_size, device)
     with torch.inference_mode():
         call()

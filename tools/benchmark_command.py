@@ -18,8 +18,8 @@ from torch import nn
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
 from tools.benchmark import CONFIG, DTYPES, describe_machine, draw_inputs, randomize, speedup
+from utils import jobs
 from utils.config import load_config
-from utils.jobs import allocator
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,7 +45,7 @@ def main() -> None:
     network = randomize(build_model(config)).eval()
     with tempfile.TemporaryDirectory() as folder:
         given = prepare(Path(folder), network, config.image_size, args)
-        allocator.keep_freed_memory()
+        jobs.keep_freed_memory()
         network = cast_network(network.to(args.device), DTYPES[args.precision])
         inputs = [part.to(args.device) for part in draw_inputs(config, args.micro_batch, args.device)]
         commands, calls = [], []

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from diffusions import DDPM, edit, respace
-from utils import assemble
-from utils.images.pictures import paths, pictures
-from utils.jobs import launch
-from utils.jobs.noise import ImageNoise
+from utils import assemble, images, jobs
+from utils.jobs import ImageNoise
 
 SAMPLERS = {"ddpm": DDPM, **assemble.SAMPLERS}
 CONTENDERS = [
@@ -72,13 +70,13 @@ def main() -> None:
     )
     args = parser.parse_args()
     config = assemble.read_config(args.config)
-    place = launch.start(cpu=False, precision="fp32")
+    place = jobs.start(cpu=False, precision="fp32")
     network = assemble.load_network(config, args.weights, place)
-    names = paths.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
+    names = images.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
     decoded = [
-        pictures.fit(pictures.decode(args.guides / name), config.model.image_size, "crop") for name in names
+        images.fit(images.decode(args.guides / name), config.model.image_size, "crop") for name in names
     ]
-    guides = torch.stack([pictures.to_tensor(image, 3) for image in decoded]).to(place.device)
+    guides = torch.stack([images.to_tensor(image, 3) for image in decoded]).to(place.device)
     guides = guides.contiguous(memory_format=torch.channels_last)
     everything = round(args.t0 * network.trained.schedule.num_timesteps)
 

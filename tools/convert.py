@@ -15,14 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
+from utils import exits, weights
 from utils.assemble.processes import trained_alphas
 from utils.command import command_line
 from utils.config import Config
 from utils.files import write_atomically
-from utils.sources.source import parse
-from utils.weights import diffusers_writer
-from utils.weights.checkpoint import Checkpoint, open_checkpoint, read_weights
-from utils.weights.recognize import Shelf, read_config
+from utils.sources import parse
+from utils.weights import Checkpoint, Shelf, open_checkpoint, read_config, read_weights
 
 
 def build_parser() -> command_line.StrictParser:
@@ -60,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             write_config(args.target.with_suffix(".yaml"), config)
         write(args.target, config, state)
     print(f"{args.target}: {len(state)} tensors, by {path}")
-    return command_line.EXIT_DONE
+    return exits.DONE
 
 
 def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
@@ -81,7 +80,7 @@ def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
     elif target.suffix:
         raise ValueError(f"{target}: give .safetensors, .pt, .pth or .ckpt, or a folder without a suffix")
     else:
-        diffusers_writer.write_folder(target, family_of(config), config, state)
+        weights.write_folder(target, family_of(config), config, state)
 
 
 def family_of(config: Config) -> str:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffusions import distance
 from tools import metrics
+from utils import images
 from utils.files import write_atomically
-from utils.images.pictures import inputs, maps, paths, pictures
 
 METRICS = ("l2", "lpips", "kid", "fid")
 CONVENTIONS = {
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         check(args)
-        names = paths.find_images(args.guides, args.results, inputs.SUFFIXES)
+        names = images.find_images(args.guides, args.results, images.WITH_PAIRS)
         rows = [row for results in (args.results, *args.against) for row in find_rows(args, names, results)]
         tools = load_tools(args)
         read = Reader(args, names)
@@ -171,7 +171,7 @@ def find_rows(args: argparse.Namespace, names: list[str], results: Path) -> list
     """
     settings = read_settings(results)
     fit = args.fit or settings.get("fit") or "crop"
-    targets = paths.result_names(names)
+    targets = images.result_names(names)
     folders = ["", *sorted((path.name for path in results.iterdir() if path.is_dir()), key=_order)]
     rows = []
     for folder in folders:
@@ -228,9 +228,9 @@ class Reader:
         self._guides = args.guides
         self._masks = None
         if args.masks:
-            self._masks = maps.Masks(maps.Maps(args.masks, args.results), invert=args.mask_invert)
-        elif any(name.lower().endswith(maps.PAIR_SUFFIX) for name in names):
-            self._masks = maps.Masks(None, missing_means_all=True)
+            self._masks = images.Masks(images.Maps(args.masks, args.results), invert=args.mask_invert)
+        elif any(name.lower().endswith(images.PAIR_SUFFIX) for name in names):
+            self._masks = images.Masks(None, missing_means_all=True)
 
     def batches(self, row: Row) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         """Yield the results, and tensors result, image [B, 3, H, W] on [-1, 1] and mask [B, 1, H, W]."""
@@ -245,12 +245,12 @@ class Reader:
 
     def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
         try:
-            result = pictures.decode(row.folder / target)
+            result = images.decode(row.folder / target)
             side = _side(result.size)
-            guide = inputs.Inputs(self._guides, side, 3, row.fit, self._masks).load(name)
+            guide = images.Inputs(self._guides, side, 3, row.fit, self._masks).load(name)
         except ValueError as error:
             raise ValueError(f"{name}, {row.folder / target}: {error}") from None
-        return {"result": pictures.to_tensor(result, 3), **guide}
+        return {"result": images.to_tensor(result, 3), **guide}
 
 
 def _side(size: tuple[int, int]) -> int:
@@ -308,10 +308,10 @@ def add_realism(
     table: list[dict[str, object]], rows: list[Row], tools: Tools, args: argparse.Namespace
 ) -> None:
     """Add to each line how far its results are from real pictures, of the size and fit of the results."""
-    names = paths.find_images(args.reference, args.results)
+    names = images.find_images(args.reference, args.results)
     real: dict[tuple[int, str], Tensor] = {}
     for line, row in zip(table, rows, strict=True):
-        size = _side(pictures.decode(row.folder / row.pairs[0][1]).size), row.fit
+        size = _side(images.decode(row.folder / row.pairs[0][1]).size), row.fit
         results = [target for _, target in row.pairs]
         found = metrics.features(tools.extract, _pictures(row.folder, results, size, tools))
         if size not in real:
@@ -334,10 +334,10 @@ def _pictures(folder: Path, names: list[str], size: tuple[int, str], tools: Tool
         pictures = []
         for name in part:
             try:
-                picture = pictures.decode(folder / name)
+                picture = images.decode(folder / name)
             except ValueError as error:
                 raise ValueError(f"{folder / name}: {error}") from None
-            pictures.append(pictures.to_tensor(pictures.fit(picture, *size), 3))
+            pictures.append(images.to_tensor(images.fit(picture, *size), 3))
         yield ((torch.stack(pictures) + 1) * 127.5).round().to(torch.uint8).to(tools.device)
 
 

@@ -14,10 +14,8 @@ import sample_ddib
 import sample_sdedit
 from diffusions import DDIM, DDPM, decode, make_schedule, respace
 from models import CONFIG_CLASSES
-from utils import assemble
+from utils import assemble, images, jobs
 from utils.config import class_index, load_config
-from utils import images
-from utils.jobs import launch, noise
 
 CONFIG, WEIGHTS = Path("configs/demo/fruits64.yaml"), Path("weights/fruits64.safetensors")
 CLASSES = ("red_apple", "orange", "lemon", "lime", "pear", "strawberry")
@@ -36,7 +34,7 @@ MODEL_WORDS = ["-c", str(CONFIG), "--weights", str(WEIGHTS)]
 def sample_fruits(save_dir: Path) -> None:
     """Draw the first pictures of each class from pure noise, 100 DDIM steps, without choosing among them."""
     config = load_config(CONFIG, CONFIG_CLASSES)
-    place = launch.start(cpu=True, precision="fp32")
+    place = jobs.start(cpu=True, precision="fp32")
     network = assemble.load_network(config, WEIGHTS, place)
     schedule = make_schedule(config.diffusion.schedule, config.diffusion.num_timesteps)
     process = DDIM(
@@ -45,7 +43,7 @@ def sample_fruits(save_dir: Path) -> None:
     for fruit in CLASSES:
         names = [f"{fruit}/{i}.png" for i in range(NUM_EACH)]
         keys = [(name, 0) for name in names]
-        draw = noise.ImageNoise(0, keys, (3, config.model.image_size, config.model.image_size), place.device)
+        draw = jobs.ImageNoise(0, keys, (3, config.model.image_size, config.model.image_size), place.device)
         model = network.model(class_index(config, fruit))
         for name, x in zip(names, decode(process, model, draw()), strict=True):
             target = save_dir / name

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
+from utils import images
 from utils.files import write_atomically
-from utils.images.pictures import paths, pictures
 
 KERNEL, SIDE, COLORS = 23, 256, 6  # Meng et al. 2022, appendix: 23 pixels at 256x256, 6 colours
 
@@ -47,17 +47,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.kernel < 1 or args.size < 1:
         parser.error("--kernel and --size must be at least 1")
     try:
-        names = paths.find_images(args.input_dir, args.save_dir)
+        names = images.find_images(args.input_dir, args.save_dir)
     except ValueError as error:
         parser.error(str(error))
-    for name, target in paths.result_names(names).items():
+    for name, target in images.result_names(names).items():
         try:
-            photo = pictures.decode(args.input_dir / name)
+            photo = images.decode(args.input_dir / name)
         except ValueError as error:
             print(f"failed: {name}: {error}")
             continue
         painting = to_strokes(photo, args.colors, args.kernel, args.size)
-        write_atomically(args.save_dir / target, pictures.encode_png(painting, {}))
+        write_atomically(args.save_dir / target, images.encode_png(painting, {}))
 
 
 if __name__ == "__main__":

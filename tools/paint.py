@@ -13,7 +13,7 @@ if not __package__:  # python tools/paint.py, in place of python -m tools.paint
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import sample_sdedit
-from utils import threads
+from utils import exits, threads
 from utils.command import command_line, options
 
 HOST = "127.0.0.1"
@@ -54,11 +54,10 @@ def main(argv: list[str] | None = None) -> int:
                 from tools import paint_edits, paint_queue, paint_server
             except ImportError as error:
                 raise ValueError(f"{error}; pip install -r requirements-paint.txt") from None
-            from utils import assemble
-            from utils.jobs import launch
+            from utils import assemble, jobs
 
             assemble.settle_weights(args)
-            place = launch.start(args.cpu, args.precision)
+            place = jobs.start(args.cpu, args.precision)
             painter = paint_edits.Painter(edit_options(args), place)
             queue, token = paint_queue.Queue(), secrets.token_urlsafe(24)
             server = make_server(paint_server.make_app(painter, queue, token), token)
@@ -69,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
                     webbrowser.open(address)  # it connects to the listener, and waits for the server
                 server.run(sockets=[listener])
             queue.close(0)
-    return command_line.EXIT_DONE
+    return exits.DONE
 
 
 def edit_options(args: argparse.Namespace) -> argparse.Namespace:

@@ -13,13 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import assemble
-from utils.images.inputs import mask_tensor
-from utils.images.pictures import decode, map_values, pictures
-from utils.jobs import run
-from utils.jobs.job import Item
-from utils.jobs.launch import Launch
-from utils.jobs.results import Writer
+from utils import assemble, images, jobs
+from utils.images import mask_tensor
+from utils.jobs import Item, Launch, Writer
 from utils.quote import quote
 
 MAX_SIDE = 2048
@@ -63,7 +59,7 @@ def read_wanted(content: bytes) -> Wanted:
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {quote(name)}: letters, digits, _ - . and spaces, at most 60")
     guide = _picture(given, "guide")
-    mask = _picture(given, "mask", map_values.read_mask) if given.get("mask") is not None else None
+    mask = _picture(given, "mask", images.read_mask) if given.get("mask") is not None else None
     if mask is not None and mask.size != guide.size:
         raise ValueError(f"the mask is {_size(mask)} and the guide {_size(guide)}; make them equal")
     label = _take(given, "class_label", str | None, None)
@@ -103,14 +99,14 @@ def _whole(given: dict[str, Any], key: str, low: int, high: int) -> int:
     return value
 
 
-def _picture(given: dict[str, Any], key: str, convert: decode.Convert = decode.to_rgb) -> Image.Image:
+def _picture(given: dict[str, Any], key: str, convert: images.Convert = images.to_rgb) -> Image.Image:
     text = _take(given, key, str)
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"{key}: not an image in base64") from None
     try:
-        return pictures.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
+        return images.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 
@@ -194,8 +190,8 @@ class Painter:
 
     def _tensors(self, wanted: Wanted) -> dict[str, Tensor]:
         model, how = self._config.model, self._args.fit
-        fitted = pictures.fit(wanted.guide, model.image_size, how)
-        tensors = {"image": pictures.to_tensor(fitted, model.in_channels)}
+        fitted = images.fit(wanted.guide, model.image_size, how)
+        tensors = {"image": images.to_tensor(fitted, model.in_channels)}
         if wanted.mask is not None:
             tensors["mask"] = mask_tensor(wanted.mask, model.image_size, how, wanted.mask_feather)
         return tensors
@@ -216,9 +212,9 @@ class Painter:
             ValueError: The result is not finite.
         """
 
-        def build(place: Launch) -> tuple[run.Sampler, list[torch.nn.Module]]:
+        def build(place: Launch) -> tuple[jobs.Sampler, list[torch.nn.Module]]:
             network = self._network
-            if place.dtype != self._place.dtype:  # once more in float32, see run.Method
+            if place.dtype != self._place.dtype:  # once more in float32, see jobs.Method
                 network = assemble.load_network(self._config, self._args.weights, place)
             [(model, gradient)], _ = plan.guidance.load(network, place)
 
@@ -231,7 +227,7 @@ class Painter:
             editor = assemble.Editor(plan.args, plan.process.guided(gradient), watched, plan.levels)
             return editor, []  # no modules to watch: the model is watched here, guided or not
 
-        method = run.Method(build, self._place)
+        method = jobs.Method(build, self._place)
         method.watch(check, lambda _: None)
         item = Item(plan.args.input_name, 0, plan.args.input_name)
         batch = {key: tensor[None] for key, tensor in plan.tensors.items()}

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from tools.transfer_colors import RESPACE_STEPS, TRAIN_STEPS, to_points, transfer
-from utils.files import write_atomically
 from utils import images
+from utils.files import write_atomically
 
 FIGURE, FOLDER = Path("assets/ddib_colors.png"), Path("assets")
 PAIRS = (

@@ -24,7 +24,7 @@ from models import CONFIG_CLASSES, build_model
 from utils.assemble import read_trained
 from utils.config import Config, load_config
 from utils.files import write_atomically
-from utils.weights.checkpoint import load_weights
+from utils.weights import load_weights
 
 WARMUP_STEPS, SMALL_SIZE = 200, 32
 

@@ -11,8 +11,8 @@ from diffusions import translate
 from diffusions.process import Model
 from models.point_mlp import PointMLP, PointMLPConfig
 from tools.points import points_process, train_network
-from utils.files import write_atomically
 from utils import images
+from utils.files import write_atomically
 
 CONFIG = PointMLPConfig(in_channels=3, out_channels=3)
 TRAIN_STEPS, RESPACE_STEPS = 4000, 25

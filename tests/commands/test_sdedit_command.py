@@ -14,7 +14,8 @@ from models import build_model
 from models.adm import ADMClassifierConfig
 from tests.commands.command_case import CONFIG, MODEL, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
-from utils.images.pictures import paths, pictures
+from utils import images
+from utils.images import paths
 
 STEPS = ["--respace_steps", "10"]
 SAMPLERS = {
@@ -43,9 +44,9 @@ def run(case, folder, *words):
 def fitted(case):
     """The inputs as the network gets them: what no step at all would give."""
     targets = paths.result_names(paths.find_images(case.input_dir, case.save_dir))
-    decoded = {target: pictures.decode(case.input_dir / name) for name, target in targets.items()}
+    decoded = {target: images.decode(case.input_dir / name) for name, target in targets.items()}
     return {
-        target: np.asarray(pictures.fit(image, 16, "crop")).astype(int) for target, image in decoded.items()
+        target: np.asarray(images.fit(image, 16, "crop")).astype(int) for target, image in decoded.items()
     }
 
 

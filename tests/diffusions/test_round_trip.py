@@ -22,8 +22,7 @@ from diffusions import (
 )
 from diffusions.diagnostics import rmse
 from diffusions.round_trip import gaussian_network, lost_share
-from utils import assemble
-from utils import images
+from utils import assemble, images
 from utils.jobs import launch
 
 SOLVERS = {

@@ -24,8 +24,8 @@ import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
 from tests.utils.images import icc_profiles
-from utils import log
-from utils.images.pictures import decode, formats, map_values, paths, pictures
+from utils import images, log
+from utils.images import decoder, formats, map_values, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -168,17 +168,17 @@ def damaged(request):
     return {f"x{i:04d}_{name}": _damage(rng, name) for i, name in enumerate(names)}
 
 
-def decode_or_reason(path, convert=decode.to_rgb):
+def decode_or_reason(path, convert=decoder.to_rgb):
     """Decode as a run would; fail on anything but an image or a readable reason, on warnings and on delay."""
     start, before = time.thread_time(), _peak()  # a test's machine does other work beside
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with pictures.reading(path, convert=convert) as image:
+            with images.reading(path, convert=convert) as image:
                 result = (image.mode, image.size)
-                assert image.mode == ("RGB" if convert is decode.to_rgb else "L")
+                assert image.mode == ("RGB" if convert is decoder.to_rgb else "L")
                 for how in ("crop", "pad", "stretch"):
-                    assert pictures.fit(image, 16, how).size == (16, 16)
+                    assert images.fit(image, 16, how).size == (16, 16)
     except ValueError as error:
         result = str(error)
         assert 5 < len(result) < 400
@@ -351,7 +351,7 @@ def test_strange_names_are_done_and_strange_files_fail_alone(case, tmp_path, cap
 
 
 def test_a_file_that_vanishes_or_closes_is_a_failure(case, capfd, monkeypatch):
-    open_file = decode.open_file
+    open_file = decoder.open_file
 
     def vanish(path, root=None):
         if path.name == "b.jpg":
@@ -360,7 +360,7 @@ def test_a_file_that_vanishes_or_closes_is_a_failure(case, capfd, monkeypatch):
             raise ValueError("cannot be opened: Permission denied")
         return open_file(path, root)
 
-    monkeypatch.setattr(decode, "open_file", vanish)
+    monkeypatch.setattr(decoder, "open_file", vanish)
     assert sample_sdedit.main([*case.words(), *STEPS]) == 3
     said = capfd.readouterr().err
     assert "failed: b.jpg: cannot be opened: No such file or directory\n" in said

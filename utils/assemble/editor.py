@@ -9,9 +9,7 @@ from diffusions.process import Look, Model, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import log
 from utils.assemble.guidance import Guidance
-from utils.jobs.job import Item
-from utils.jobs.noise import item_noise
-from utils.jobs.results import Result
+from utils.jobs import Item, Result, item_noise
 
 _HARDLY = 0.1
 """Below this t0 an edit changes hardly more than the grain of a picture."""

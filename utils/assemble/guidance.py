@@ -16,7 +16,7 @@ from utils.assemble.networks import (
 )
 from utils.assemble.processes import read_config
 from utils.config import Config, class_index, load_config
-from utils.jobs.launch import Launch
+from utils.jobs import Launch
 
 
 class Guidance:

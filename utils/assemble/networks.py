@@ -11,11 +11,11 @@ from diffusions.process import Model
 from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
+from utils import weights
 from utils.assemble.processes import Trained, read_trained, trained_alphas
 from utils.config import Config
-from utils.jobs.launch import Launch
-from utils.weights import recognize
-from utils.weights.checkpoint import load_weights, open_checkpoint
+from utils.jobs import Launch
+from utils.weights import load_weights, open_checkpoint
 
 
 def settle_weights(args: argparse.Namespace) -> None:
@@ -24,7 +24,7 @@ def settle_weights(args: argparse.Namespace) -> None:
     Raises:
         ValueError: No config is given, implied or found, or the weights cannot be had.
     """
-    shelf = recognize.Shelf(CONFIG_CLASSES, build_empty)
+    shelf = weights.Shelf(CONFIG_CLASSES, build_empty)
 
     def find(path: Path, hint: str) -> Path:
         return shelf.find(open_checkpoint(path), hint)
@@ -88,7 +88,7 @@ def load_module(config: Config, weights: Path, launch: Launch) -> nn.Module:
     """Do what `load_network` does for any network, as a classifier; it is not compiled."""
     network = build_empty(config.model)
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    shelf = recognize.Shelf(CONFIG_CLASSES, build_empty)
+    shelf = weights.Shelf(CONFIG_CLASSES, build_empty)
     state = load_weights(weights, expected, shelf.describe, trained_alphas(config))
     network.load_state_dict(state, strict=True, assign=True)
     return cast_network(network.to(launch.device), launch.dtype)

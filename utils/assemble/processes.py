@@ -27,9 +27,9 @@ from diffusions import (
 from diffusions.process import Model, Process
 from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES
+from utils import weights
 from utils.command import options
 from utils.config import Config
-from utils.weights import recognize
 
 SAMPLERS: dict[str, Callable[..., Process]] = {
     "ddim": DDIM,
@@ -58,7 +58,7 @@ def read_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         ValueError: The config is wrong, its schedule is not possible, or its network does not predict images.
     """
-    config = recognize.read_config(path, CONFIG_CLASSES, overrides)
+    config = weights.read_config(path, CONFIG_CLASSES, overrides)
     if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
         raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
     try:

@@ -12,12 +12,9 @@ from diffusions.cycle_diffusion import Recording
 from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
 from diffusions.process import Look, Model, Noise, Process
 from diffusions.trajectory import Trajectory, frames
-from utils import log
+from utils import images, log
 from utils.assemble.networks import Swap
-from utils.images.pictures import latents
-from utils.jobs.job import Item
-from utils.jobs.noise import item_noise
-from utils.jobs.results import LATENTS, Result
+from utils.jobs import Item, Result, item_noise
 
 
 class Side(NamedTuple):
@@ -107,8 +104,8 @@ class Translator:
         files = []
         for item, row in zip(items, latent, strict=True):
             made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
-            path = f"{LATENTS}/{item.target.removesuffix('.png')}{latents.SUFFIX}"
-            files.append({path: latents.encode_latent(row, made_by)})
+            path = f"{images.LATENTS}/{item.target.removesuffix('.png')}{images.LATENT_SUFFIX}"
+            files.append({path: images.encode_latent(row, made_by)})
         return files
 
     def _shown(self, side: Side, latent: Tensor | Recording) -> Tensor:

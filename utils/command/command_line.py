@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from utils import interrupt, log
+from utils import exits, interrupt, log
 
-EXIT_DONE, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 75
 AUTO = "auto"
 
 
@@ -67,10 +66,10 @@ def report_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
             yield
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_USAGE) from None
+        raise SystemExit(exits.USAGE) from None
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted before anything was written", file=sys.stderr)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        raise SystemExit(exits.INTERRUPTED) from None
 
 
 def _whole_number(text: str, least: int) -> int:

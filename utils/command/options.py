@@ -36,9 +36,9 @@ class _ListWeights(argparse.Action):
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from utils.sources import registry
+        from utils import sources
 
-        print(registry.table(getattr(namespace, "weights_dir", None)))
+        print(sources.table(getattr(namespace, "weights_dir", None)))
         parser.exit()
 
 
@@ -324,13 +324,13 @@ def check_paths(args: argparse.Namespace) -> None:
 
 def missing_files(args: argparse.Namespace) -> list[str]:
     """Turn the weights into their sources; say which of the files that the options name are not there."""
-    from utils.sources import source
+    from utils import sources
 
     problems = []
 
-    def parse(flag: str, text: str) -> source.Source | None:
+    def parse(flag: str, text: str) -> sources.Source | None:
         try:
-            return source.parse(text, args.weights_dir)
+            return sources.parse(text, args.weights_dir)
         except ValueError as error:
             problems.append(f"--{flag} {error}")
 

@@ -10,14 +10,15 @@ import torch
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
+from utils.images import paths, pictures
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
-from utils.images.pictures import paths, pictures
-from utils.jobs.results import STRIPS, TRAJECTORIES
+from utils.images.paths import STRIPS, TRAJECTORIES
 from utils.log import once, warn_once
 from utils.quote import plain
-from utils.weights.tensor_file import load_tensors
+from utils.weights import load_tensors
 
-SUFFIXES = (*paths.SUFFIXES, PAIR_SUFFIX)
+WITH_PAIRS = (*paths.SUFFIXES, PAIR_SUFFIX)
+"""Suffixes of images, and of files that hold an image and its mask."""
 EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from utils.images import pictures
 from utils.quote import plain
-from utils.sources.weight_formats import read_header
+from utils.sources import read_header
 
-SUFFIX = ".safetensors"
+LATENT_SUFFIX = ".safetensors"
 DTYPES = ("F32", "F16", "BF16", "F64")
 """Types that a latent may have, as safetensors names them."""
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
-from utils.pictures.decode import Convert
 
-from utils.images.pictures import map_values, paths, pictures
+from utils.images import map_values, paths, pictures
+from utils.images.decoder import Convert
 from utils.log import once
 from utils.quote import plain
 

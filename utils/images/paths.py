@@ -13,6 +13,8 @@ from utils.quote import plain
 
 SYSTEM_FOLDERS = ("@eadir", "#recycle", "lost+found", "$recycle.bin", "__macosx", "system volume information")
 """Where systems keep thumbnails, and what was deleted or not quite lost; in lower case."""
+STRIPS, SHEETS, TRAJECTORIES, LATENTS = "comparison", "sheets", "trajectory", "latents"
+"""Folders of a save_dir that hold more than the results."""
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "icon\r")
 _RUN, _RUN_HOLDS = "run.json", (b'"key"', b'"settings"')
 _MOST = 5

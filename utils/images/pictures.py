@@ -1,4 +1,4 @@
-"""Pictures to tensors and back: fit, convert, encode; they are read by utils/images/decode.py."""
+"""Pictures to tensors and back: fit, convert, encode; they are read by utils/images/decoder.py."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from utils.images.decode import MAX_PIXELS, WHITE, decode, decode_bytes, open_file, reading
+from utils.images.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, open_file, reading
 
 __all__ = [
     "MAX_PIXELS",

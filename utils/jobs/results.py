@@ -6,10 +6,10 @@ from pathlib import PurePosixPath
 
 from torch import Tensor
 
-from utils.images.pictures import paths, pictures
+from utils import images
+from utils.images import LATENTS, SHEETS, STRIPS, TRAJECTORIES
 from utils.jobs.job import Item, ItemError
 
-STRIPS, SHEETS, TRAJECTORIES, LATENTS = "comparison", "sheets", "trajectory", "latents"
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
 _WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
@@ -46,7 +46,7 @@ class Result:
 
 def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
     """List what there is to do: every input or, with a number of samples, each that often, named _s00 ..."""
-    targets = paths.result_names(names)
+    targets = images.result_names(names)
     if num_samples is None:
         return [Item(name, 0, targets[name]) for name in names]
     return [
@@ -106,25 +106,25 @@ class Writer:
                 raise ItemError(result.problem)
             if not result.image.isfinite().all():
                 raise ItemError("the result holds NaN or infinity, in fp32 as well; check weights and config")
-        pictures = [pictures.to_image(result.image) for result in results]
+        pictures = [images.to_image(result.image) for result in results]
         files: dict[str, bytes] = {}
         for result, picture in zip(results, pictures, strict=True):
             text = self._text(item, notes, result)
-            files[_path(result.folder, item.target)] = pictures.encode_png(picture, text)
+            files[_path(result.folder, item.target)] = images.encode_png(picture, text)
             if self.comparison:
                 shown = [guide, result.before, result.image, result.after]
-                strip = pictures.strip([pictures.to_image(x) for x in shown if x is not None])
-                files[_path(STRIPS, result.folder, item.target)] = pictures.encode_png(strip, text)
+                strip = images.strip([images.to_image(x) for x in shown if x is not None])
+                files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text)
             if result.trajectory is not None:
-                frames = [pictures.to_image(x) for x in result.trajectory]
+                frames = [images.to_image(x) for x in result.trajectory]
                 path = _path(TRAJECTORIES, result.folder, item.target)
-                files[path] = pictures.encode_png(pictures.strip(frames), text)
+                files[path] = images.encode_png(images.strip(frames), text)
                 path = path.removesuffix(".png") + _ANIMATION
-                files[path] = pictures.encode_apng(frames, _timing(len(frames)), text)
+                files[path] = images.encode_apng(frames, _timing(len(frames)), text)
             files.update(result.files)
         if len(results) > 1:
-            sheet = pictures.strip([*([] if guide is None else [pictures.to_image(guide)]), *pictures])
-            files[_path(SHEETS, item.target)] = pictures.encode_png(sheet, self._text(item, notes, *results))
+            sheet = images.strip([*([] if guide is None else [images.to_image(guide)]), *pictures])
+            files[_path(SHEETS, item.target)] = images.encode_png(sheet, self._text(item, notes, *results))
         return files
 
     def _text(self, item: Item, notes: dict[str, object], *results: Result) -> dict[str, str]:

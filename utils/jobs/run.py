@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils import interrupt
+from utils import exits, interrupt
 from utils.command import command_line
-from utils.images.inputs import Inputs
-from utils.images.latents import Latents
+from utils.images import Inputs, Latents
 from utils.jobs import job, page, report, run_key, shares
 from utils.jobs.launch import Launch, Progress
 from utils.jobs.origin import Origin
@@ -210,9 +209,9 @@ class Run:
         self._progress.close()
         self._finish(work.outcome, time.monotonic() - start, stopped)
         if stopped:
-            return command_line.EXIT_INTERRUPTED
+            return exits.INTERRUPTED
         alone = self._launch.world_size == 1
-        return command_line.EXIT_SOME_FAILED if work.outcome.num_failed and alone else command_line.EXIT_DONE
+        return exits.SOME_FAILED if work.outcome.num_failed and alone else exits.DONE
 
     def _origin(self, item: job.Item) -> Origin:
         facts = {} if self._labels is None else {"class": self._labels[item.name]}

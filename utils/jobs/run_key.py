@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils import files
 from utils.config import Config
-from utils.weights.diffusers_folder import find_weights
+from utils.weights import find_weights
 
 NAME = "run.json"
 _PLACES = ("input_dir", "save_dir")

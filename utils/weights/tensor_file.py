@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from utils import sources
 from utils.quote import plain
-from utils.sources import weight_formats
 
 _FLOATS = {
     "F64": torch.float64,
@@ -76,12 +76,12 @@ def open_tensors(path: Path) -> TensorFile:
         ValueError: It is empty, broken, of another format, or holds more than tensors and plain values.
         OSError: It cannot be opened.
     """
-    weight_formats.check_regular(path)
+    sources.check_regular(path)
     try:
         with path.open("rb") as file:
             head = file.read(512)
-            weight_formats.refuse_start(head, path.suffix == ".safetensors")
-            if weight_formats.has_header(head) or path.suffix == ".safetensors":
+            sources.refuse_start(head, path.suffix == ".safetensors")
+            if sources.has_header(head) or path.suffix == ".safetensors":
                 header = _read_header(path, file)
                 return TensorFile(header, partial(_store_described, path))
             is_archive = head.startswith(b"PK")
@@ -104,7 +104,7 @@ def load_tensors(file: BinaryIO) -> Any:
 
 
 def _read_header(path: Path, file: BinaryIO) -> dict[str, _Described]:
-    header = weight_formats.read_header(file)
+    header = sources.read_header(file)
     try:
         with safe_open(path, framework="pt"):  # it checks the header once more: overlaps, types
             pass
@@ -117,7 +117,7 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, _Described]:
 
 def _load(file: BinaryIO, device: str) -> tuple[Any, dict[int, int]]:
     """Load what was checked; return also the sizes of an archive's records by their places."""
-    records = weight_formats.check_saved(file)
+    records = sources.check_saved(file)
     file.seek(0)
     try:
         with _LOADING, warnings.catch_warnings():

@@ -9,8 +9,8 @@ import pytest
 
 import sample_ddib
 import sample_sdedit
-from utils import assemble
-from utils.command import command_line, options
+from utils import assemble, exits
+from utils.command import options
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMON = {
@@ -93,7 +93,7 @@ def test_ancestors_spelling_of_variances_is_accepted():
 def test_mistakes_are_usage_errors(words, message, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(*words)
-    assert caught.value.code == command_line.EXIT_USAGE
+    assert caught.value.code == exits.USAGE
     assert message in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.images.pictures import inputs, maps
+from utils.images import inputs, maps
 
 
 @pytest.fixture

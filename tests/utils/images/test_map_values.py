@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.images.pictures import decode, map_values
+from utils.images import decoder, map_values
 
 REGION = np.zeros((40, 48), dtype=bool)
 REGION[8:30, 10:28] = True
@@ -53,7 +53,7 @@ SAME = {
 def read(tmp_path, image, suffix="png", convert=map_values.read_mask, **options):
     path = tmp_path / f"m.{suffix}"
     image.save(path, **({"lossless": True} if suffix == "webp" else {}), **options)
-    with decode.reading(path, convert=convert) as found:
+    with decoder.reading(path, convert=convert) as found:
         assert found.mode == "L"
         return np.asarray(found)
 

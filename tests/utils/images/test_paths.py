@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from utils.images.pictures import paths
+from utils.images import paths
 
 
 def test_find_lists_images_below_in_order_and_leaves_results_out(tmp_path):

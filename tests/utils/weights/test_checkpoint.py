@@ -255,7 +255,7 @@ def test_an_explanation_is_part_of_the_message(saved):
 def test_a_limit_on_open_files_is_not_reached(saved):
     path = saved({str(i): torch.full((2**18,), float(i)) for i in range(40)})
     code = (
-        "import resource, sys; from pathlib import Path; from utils.weights.checkpoint import open_checkpoint\n"
+        "import resource, sys; from pathlib import Path; from utils.weights import open_checkpoint\n"
         "found = open_checkpoint(Path(sys.argv[1])).views()[0]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
         "tensors = [stored.read() for stored in found.values()]\n"

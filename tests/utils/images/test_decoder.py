@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from tests.utils.images import icc_profiles
+from utils.images import decoder, effort, formats, jpeg2000
 from utils.images.budget import Budget
-from utils.images.pictures import decode, effort, formats, jpeg2000
 
 GREEN, RED = (60, 200, 60), (255, 0, 0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -49,7 +49,7 @@ def read(tmp_path, caplog):
         path = tmp_path / f"{(count := count + 1)}.x"
         path.write_bytes(data)
         caplog.clear()
-        return decode.decode(path), caplog.messages
+        return decoder.decode(path), caplog.messages
 
     return read
 
@@ -287,18 +287,18 @@ def test_a_webp_is_refused_by_its_header(read):
         data = encoded(Image.new("RGB", (300, 200), RED), "WEBP", **options)
         assert effort.webp_size(data) == (300, 200)
         with pytest.raises(ValueError, match="300x200 pixels, allowed are 1000"):
-            decode.decode_bytes(data, 1000)
+            decoder.decode_bytes(data, 1000)
 
 
 def test_large_pictures_wait_for_one_another(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
     Image.new("RGB", (100, 100)).save(path)
-    monkeypatch.setattr(decode, "_IN_FLIGHT", Budget(25_000))
+    monkeypatch.setattr(decoder, "_IN_FLIGHT", Budget(25_000))
     lock, now, most = threading.Lock(), 0, 0
 
     def use(_):
         nonlocal now, most
-        with decode.reading(path):
+        with decoder.reading(path):
             with lock:
                 now += 1
                 most = max(most, now)

@@ -1,0 +1,28 @@
+"""From a list of items to files that are done once: work, records, locks, results and their page."""
+
+from utils.jobs.allocator import keep_freed_memory
+from utils.jobs.job import Item, ItemError
+from utils.jobs.launch import Launch, finish, start
+from utils.jobs.noise import ImageNoise, item_noise
+from utils.jobs.results import Result, Writer, make_items
+from utils.jobs.run import Method, Run, Sampler, check
+from utils.jobs.run_key import run_settings
+
+__all__ = [
+    "ImageNoise",
+    "Item",
+    "ItemError",
+    "Launch",
+    "Method",
+    "Result",
+    "Run",
+    "Sampler",
+    "Writer",
+    "check",
+    "finish",
+    "item_noise",
+    "keep_freed_memory",
+    "make_items",
+    "run_settings",
+    "start",
+]

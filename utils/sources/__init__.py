@@ -1,0 +1,28 @@
+"""From what a user names to a file on disk that may be opened.
+
+A published name, a path or an address becomes a `Source`, which knows or fetches its file. Nothing here
+imports torch, so that a misspelt name is answered at once.
+"""
+
+from utils.sources.registry import table
+from utils.sources.source import Source, parse
+from utils.sources.weight_formats import (
+    check_regular,
+    check_saved,
+    check_whole,
+    has_header,
+    read_header,
+    refuse_start,
+)
+
+__all__ = [
+    "Source",
+    "check_regular",
+    "check_saved",
+    "check_whole",
+    "has_header",
+    "parse",
+    "read_header",
+    "refuse_start",
+    "table",
+]
