@@ -15,18 +15,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
-from utils import exits, weights
-from utils.assemble.processes import trained_alphas
-from utils.command import command_line
+from utils import command, exits
+from utils.assemble import trained_alphas
 from utils.config import Config
 from utils.files import write_atomically
 from utils.sources import parse
-from utils.weights import Checkpoint, Shelf, open_checkpoint, read_config, read_weights
+from utils.weights import Checkpoint, Shelf, open_checkpoint, read_config, read_weights, write_folder
 
 
-def build_parser() -> command_line.StrictParser:
+def build_parser() -> command.StrictParser:
     """Return the command line."""
-    parser = command_line.StrictParser(__doc__.splitlines()[0])
+    parser = command.StrictParser(__doc__.splitlines()[0])
     add = parser.add_argument
     add("source", help="file, folder, published name, or http, https or hf address")
     add("target", type=Path, help="NAME.safetensors, NAME.pt, or a new folder for diffusers")
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    with command_line.report_errors(parser):
+    with command.report_errors(parser):
         shelf = Shelf(CONFIG_CLASSES, build_empty)
 
         def read(found: Path) -> Checkpoint:
@@ -80,7 +79,7 @@ def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
     elif target.suffix:
         raise ValueError(f"{target}: give .safetensors, .pt, .pth or .ckpt, or a folder without a suffix")
     else:
-        weights.write_folder(target, family_of(config), config, state)
+        write_folder(target, family_of(config), config, state)
 
 
 def family_of(config: Config) -> str:

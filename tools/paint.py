@@ -12,23 +12,21 @@ from pathlib import Path
 if not __package__:  # python tools/paint.py, in place of python -m tools.paint
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import sample_sdedit
-from utils import exits, threads
-from utils.command import command_line, options
+from utils import command, exits, option, settings, threads
 
 HOST = "127.0.0.1"
 
 
-def build_parser() -> command_line.StrictParser:
+def build_parser() -> command.StrictParser:
     """Return the command line."""
-    parser = command_line.StrictParser(__doc__.splitlines()[0])
-    parser.set_defaults(dry_run=False)
-    options.add_network_options(parser)
-    add = parser.add_argument
-    add("--port", type=port, default=0, help="of the page, on this machine alone; 0 for any that is free")
+    parser = command.StrictParser(__doc__.splitlines()[0])
+    command.add_options(parser, settings.Network, required=("weights",))
+    add = parser.add_argument_group("page").add_argument
+    add("--port", type=port, default=0, metavar="N", help="of this machine alone; 0 for any that is free")
     add("--open", action="store_true", help="open the page in the browser of this machine")
-    add("--sampler", choices=options.SAMPLERS, default="ddpm", help="how to step down")
-    add("--precision", choices=options.PRECISIONS, default="auto", help="of the network; auto is fp32")
+    add("--sampler", choices=settings.SAMPLERS, default="ddpm", help="how to step down")
+    add("--precision", choices=settings.PRECISIONS, default="auto", help="of the network; auto is fp32")
+    add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
     return parser
 
 
@@ -43,8 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    with command_line.report_errors(parser):
-        if problems := options.missing_files(args):
+    with command.report_errors(parser):
+        network = option.make(settings.Network, vars(args))
+        if problems := command.wrong_files(network):
             raise ValueError("\n".join(problems))
         threads.prepare()
         with listen(args.port) as listener:
@@ -54,11 +53,7 @@ def main(argv: list[str] | None = None) -> int:
                 from tools import paint_edits, paint_queue, paint_server
             except ImportError as error:
                 raise ValueError(f"{error}; pip install -r requirements-paint.txt") from None
-            from utils import assemble, jobs
-
-            assemble.settle_weights(args)
-            place = jobs.start(args.cpu, args.precision)
-            painter = paint_edits.Painter(edit_options(args), place)
+            painter = paint_edits.Painter(load_editor(network, args))
             queue, token = paint_queue.Queue(), secrets.token_urlsafe(24)
             server = make_server(paint_server.make_app(painter, queue, token), token)
             address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/"
@@ -71,13 +66,13 @@ def main(argv: list[str] | None = None) -> int:
     return exits.DONE
 
 
-def edit_options(args: argparse.Namespace) -> argparse.Namespace:
-    """Return the options that sample_sdedit.py has by default, with those that were given here."""
-    words = ["--weights", "-", "--input_dir", ".", "--save_dir", ".", "--t0", "0.5"]
-    defaults = sample_sdedit.build_parser().parse_args(words)
-    chosen = ("config", "weights", "sampler", "precision", "cpu", "overrides")
-    given = {key: getattr(args, key) for key in chosen}
-    return argparse.Namespace(**{**vars(defaults), **given})
+def load_editor(network: settings.Network, args: argparse.Namespace):
+    """Load the network that edits."""
+    from utils.assemble import Editor
+
+    named = {one: getattr(network, one) for one in option.names_of(settings.Network) if one != "weights"}
+    how = {"sampler": args.sampler, "precision": args.precision, "cpu": args.cpu}
+    return Editor.load(network.weights, **named, **how)
 
 
 def listen(number: int) -> socket.socket:

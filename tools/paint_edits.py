@@ -1,6 +1,5 @@
 """What the paint page asks for, checked, and done exactly as sample_sdedit.py would do it."""
 
-import argparse
 import base64
 import binascii
 import json
@@ -9,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from utils import assemble, images, jobs
-from utils.images import mask_tensor
-from utils.jobs import Item, Launch, Writer
+from utils import images
+from utils.assemble import Editor
+from utils.config import class_name
 from utils.quote import quote
 
 MAX_SIDE = 2048
@@ -119,52 +116,35 @@ def _size(image: Image.Image) -> str:
 class Plan:
     """An edit that can be done: all that was asked for has been checked."""
 
-    args: argparse.Namespace
-    process: Any
-    guidance: assemble.Guidance
-    levels: dict[int, str]
-    tensors: dict[str, Tensor]
-
-    @property
-    def num_steps(self) -> int:
-        """Steps that it takes."""
-        return max(self.levels)
+    wanted: Wanted
+    options: dict[str, Any]
+    """Those of sample_sdedit.py."""
+    num_steps: int
+    """Steps that it takes."""
 
 
 class Painter:
-    """A network, loaded once, and the edits that it does."""
+    """Does what the page asks for, with an editor."""
 
-    def __init__(self, args: argparse.Namespace, place: Launch):
-        """
-        Args:
-            args: The options of sample_sdedit.py; those that the page chooses are replaced for each edit.
-            place: Where to run.
-
-        Raises:
-            ValueError: A config or weights that are wrong.
-        """
-        self._args, self._place = args, place
-        self._config = assemble.read_config(args.config, args.overrides)
-        self._trained = assemble.read_trained(self._config)
-        self._network = assemble.load_network(self._config, args.weights, place)
+    def __init__(self, editor: Editor):
+        self._editor = editor
 
     def describe(self) -> dict[str, object]:
         """Tell the page what it lets people choose."""
-        num_classes = getattr(self._config.model, "num_classes", None) or 0
-        names = [*self._config.classes, *map(str, range(len(self._config.classes), num_classes))]
-        classes = [name for i, name in enumerate(names) if i != self._config.null_class]
+        config = self._editor.config
+        num_classes = getattr(config.model, "num_classes", None) or 0
+        names = [class_name(config, i) for i in range(num_classes) if i != config.null_class]
         try:
-            assemble.unconditional_label(self._config)
+            self._editor.means()
             without = True
         except ValueError:
             without = False
         return {
-            "image_size": self._config.model.image_size,
-            "num_timesteps": self._config.diffusion.num_timesteps,
-            "classes": classes,
+            "image_size": config.model.image_size,
+            "num_timesteps": config.diffusion.num_timesteps,
+            "classes": names,
             "without_class": without,
-            "config": str(self._args.config),
-            "weights": str(self._args.weights),
+            **self._editor.named,
         }
 
     def plan(self, wanted: Wanted) -> Plan:
@@ -173,37 +153,22 @@ class Painter:
         Raises:
             ValueError: The network cannot do it.
         """
-        chosen = {
-            "t0": [wanted.t0],
+        options = {
+            "t0": wanted.t0,
             "respace_steps": wanted.steps,
             "seed": wanted.seed,
             "class_label": wanted.class_label,
             "guidance_scale": wanted.guidance_scale,
-            "input_name": f"{wanted.name}.png",
+            "mask_feather": wanted.mask_feather if wanted.mask is not None else 0.0,
         }
-        args = argparse.Namespace(**{**vars(self._args), **chosen})
-        timesteps = assemble.read_timesteps(args, self._config, default_steps=None)
-        process = assemble.make_process(args, self._config, self._trained, timesteps)
-        guidance = assemble.Guidance(args, self._config, args.class_label and [args.class_label])
-        levels = assemble.choose_levels(args, process)
-        return Plan(args, process, guidance, levels, self._tensors(wanted))
+        return Plan(wanted, options, max(self._editor.means(**options).levels))
 
-    def _tensors(self, wanted: Wanted) -> dict[str, Tensor]:
-        model, how = self._config.model, self._args.fit
-        fitted = images.fit(wanted.guide, model.image_size, how)
-        tensors = {"image": images.to_tensor(fitted, model.in_channels)}
-        if wanted.mask is not None:
-            tensors["mask"] = mask_tensor(wanted.mask, model.image_size, how, wanted.mask_feather)
-        return tensors
-
-    @torch.inference_mode()
-    def edit(self, plan: Plan, check: Callable[[], None], count: Callable[[], None]) -> bytes:
+    def edit(self, plan: Plan, step: Callable[[int], None]) -> bytes:
         """Do an edit.
 
         Args:
             plan: What to do.
-            check: Called before each step; ends the edit by raising.
-            count: Called after each step.
+            step: Called before each step with the number of those made; ends the edit by raising.
 
         Returns:
             The PNG file that sample_sdedit.py would write.
@@ -211,40 +176,11 @@ class Painter:
         Raises:
             ValueError: The result is not finite.
         """
-
-        def build(place: Launch) -> tuple[jobs.Sampler, list[torch.nn.Module]]:
-            network = self._network
-            if place.dtype != self._place.dtype:  # once more in float32, see jobs.Method
-                network = assemble.load_network(self._config, self._args.weights, place)
-            [(model, gradient)], _ = plan.guidance.load(network, place)
-
-            def watched(x: Tensor, t: Tensor) -> Tensor:
-                check()
-                output = model(x, t)
-                count()
-                return output
-
-            editor = assemble.Editor(plan.args, plan.process.guided(gradient), watched, plan.levels)
-            return editor, []  # no modules to watch: the model is watched here, guided or not
-
-        method = jobs.Method(build, self._place)
-        method.watch(check, lambda _: None)
-        item = Item(plan.args.input_name, 0, plan.args.input_name)
-        batch = {key: tensor[None] for key, tensor in plan.tensors.items()}
-        [(results, dtype)] = method([item], batch)
-        notes = {"precision": str(dtype).removeprefix("torch.")}
-        writer = Writer(False, self._parameters(plan))
-        [content] = writer.encode(item, plan.tensors["image"], results, notes).values()
-        return content
-
-    def _parameters(self, plan: Plan) -> dict[str, object]:
-        """Return what sample_sdedit.py records in its files."""
-        args = plan.args
-        return {
-            **assemble.edit_parameters(args, plan.process, plan.guidance),
-            "config": args.config.name,
-            "weights": args.weights.name,
-            "seed": args.seed,
-            "respace_type": args.respace_type,
-            "fit": args.fit,
-        }
+        wanted = plan.wanted
+        return self._editor.encode(
+            wanted.guide,
+            f"{wanted.name}.png",
+            mask=wanted.mask,
+            callback=lambda done, _: step(done),
+            **plan.options,
+        )

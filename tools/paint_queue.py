@@ -12,8 +12,8 @@ MAX_WAITING = 16
 MAX_KEPT = 32
 """Results in memory; the page takes its own at once, so only one that nobody fetched is ever dropped."""
 
-Work = Callable[[Callable[[], None], Callable[[], None]], bytes]
-"""(called before each step: raises where the edit is to end, called after it) -> the PNG file."""
+Work = Callable[[Callable[[int], None]], bytes]
+"""(called before each step with the number made; raises where the edit is to end) -> the PNG file."""
 
 
 class BusyError(RuntimeError):
@@ -130,15 +130,15 @@ class Queue:
     def _do(self, edit: Edit) -> tuple[str, str, bytes]:
         """Return how an edit ends: its state, why it failed, its result."""
 
-        def check() -> None:
+        def step(num_done: int) -> None:
             if edit.state == "cancelled":
                 raise _CancelledError
-
-        def count() -> None:
-            edit.num_done += 1
+            edit.num_done = num_done
 
         try:
-            return "done", "", edit.work(check, count)
+            result = edit.work(step)
+            edit.num_done = edit.num_steps
+            return "done", "", result
         except _CancelledError:
             return "cancelled", "", b""
         except MemoryError:  # OutOfMemoryError of torch is a RuntimeError, see below

@@ -211,6 +211,9 @@ def class_index(config: Config, label: str) -> int:
         )
     if label in config.classes:
         return config.classes.index(label)
+    alike = [i for i, name in enumerate(config.classes) if name.casefold() == label.casefold()]
+    if len(alike) == 1:
+        return alike[0]
     if label.isascii() and label.isdecimal() and len(label) < 10 and int(label) < num_classes:
         return int(label)
     near = difflib.get_close_matches(label[:100], config.classes, n=1)
@@ -221,6 +224,11 @@ def class_index(config: Config, label: str) -> int:
         allowed += f" or one of {shown}" + (f" and {more} more in the config" if more > 0 else "")
     hint = f" (did you mean {plain(near[0], 40)}?)" if near else ""
     raise ValueError(f"unknown class {quote(label)}{hint}; allowed is {allowed}")
+
+
+def class_name(config: Config, index: int) -> str:
+    """Return the name of a class of the config, or its index where it has no name."""
+    return config.classes[index] if index < len(config.classes) else str(index)
 
 
 def _count_classes(model: Any) -> int | None:

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
-from utils import assemble
+from utils import assemble, command, option
+from utils.assemble.returning import describe_loss
+from utils.settings import Translate
 
 STEPS = ["--respace_steps", "8", "--respace_type", "quad90"]
 TO_DOG = ["--class_A", "cat", "--class_B", "dog"]
@@ -144,10 +146,11 @@ def test_latents_are_saved_and_decoded_again(case, tmp_path, capsys):
 def test_what_the_steps_lose_is_said_beforehand(words, said):
     """On the demo's schedule, whose last timestep has a sigma of 20291; for the default nothing is."""
     config = assemble.read_config(ROOT / "configs/demo/fruits64.yaml")
+    parser = command.make_parser("x", Translate, (), {}, "")
     required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
-    args = sample_ddib.build_parser().parse_args([*required, *words.split()])
-    timesteps = assemble.read_timesteps(args, config, default_steps=100)
-    found = assemble.describe_loss(args, config, assemble.read_trained(config), timesteps)
+    translate = option.make(Translate, vars(parser.parse_args([*required, *words.split()])))
+    timesteps = assemble.read_timesteps(translate, config, default_steps=100)
+    found = describe_loss(translate, config, assemble.read_trained(config), timesteps)
     assert (found is None) == (said is None), found
     assert said is None or said in found
 

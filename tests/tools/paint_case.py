@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tools import paint, paint_edits, paint_queue, paint_server
-from utils.jobs import launch
+from utils.assemble import Editor
 
 TOKEN = "a-token"
 
@@ -86,9 +86,7 @@ class Client:
 
 
 def make_painter(config, weights) -> paint_edits.Painter:
-    args = paint.build_parser().parse_args(["-c", str(config), "--weights", str(weights), "--cpu"])
-    args.weights = weights
-    return paint_edits.Painter(paint.edit_options(args), launch.start(cpu=True, precision="fp32"))
+    return paint_edits.Painter(Editor.load(weights, config=config, cpu=True))
 
 
 @contextmanager

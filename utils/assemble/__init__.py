@@ -1,43 +1,25 @@
-"""What joins the rooms, for the commands and tools: a process, networks, and the methods on a batch."""
+"""What joins the rooms: a process, networks, and the methods on a batch; as a run, or from Python."""
 
-from utils.assemble.editor import Editor, choose_levels, describe_levels, edit_parameters
-from utils.assemble.guidance import Guidance
-from utils.assemble.networks import (
-    Swap,
-    check_same_images,
-    load_network,
-    settle_weights,
-    unconditional_label,
-)
+from utils.assemble.edit_plan import plan_edit
+from utils.assemble.editor import Editor
+from utils.assemble.networks import load_network
 from utils.assemble.processes import (
     SAMPLERS,
-    make_process,
-    make_solver,
     read_config,
-    read_timesteps,
     read_trained,
+    trained_alphas,
 )
-from utils.assemble.returning import describe_loss
-from utils.assemble.translator import Side, Translator
+from utils.assemble.translate_plan import plan_translation
+from utils.assemble.translator import Translator
 
 __all__ = [
     "SAMPLERS",
     "Editor",
-    "Guidance",
-    "Side",
-    "Swap",
     "Translator",
-    "check_same_images",
-    "choose_levels",
-    "describe_levels",
-    "describe_loss",
-    "edit_parameters",
     "load_network",
-    "make_process",
-    "make_solver",
+    "plan_edit",
+    "plan_translation",
     "read_config",
-    "read_timesteps",
     "read_trained",
-    "settle_weights",
-    "unconditional_label",
+    "trained_alphas",
 ]

@@ -1,140 +1,211 @@
-"""SDEdit: its levels, its records, and the edit of a batch of the work list."""
+"""SDEdit from Python: the settings, checks, messages and bits of sample_sdedit.py."""
 
-import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from PIL import Image, ImageChops
 from torch import Tensor
 
-from diffusions import distance, edit, edit_within
-from diffusions.process import Look, Model, Process
-from diffusions.trajectory import Trajectory, frames
-from utils import log
-from utils.assemble.guidance import Guidance
-from utils.jobs import Item, Result, item_noise
+from utils import images, jobs, option
+from utils.assemble.edit_batch import EditBatch
+from utils.assemble.edit_plan import TITLE, EditMeans, find_means
+from utils.assemble.loaded import Callback, Counter, Done, Loaded, Picture, name_pictures, open_picture
+from utils.assemble.plan import record
+from utils.config import Config
+from utils.settings import Edit, Network, Place
 
-_HARDLY = 0.1
-"""Below this t0 an edit changes hardly more than the grain of a picture."""
-
-
-def choose_levels(args: argparse.Namespace, process: Process) -> dict[int, str]:
-    """Return the levels to edit from, each with the folder of its results; none with --auto_t0.
-
-    A folder of --t0 is called by the t0 that is reached, see `describe_levels`.
-
-    Raises:
-        ValueError: A level that the process does not have.
-    """
-    asked = [f"t0 {t0:g}" for t0 in args.t0] if "t0" in args else getattr(args, "edit_steps", [])
-    wanted = [process.level_at(t0) for t0 in args.t0] if "t0" in args else asked
-    for level in wanted:
-        process.check_level(level)
-    if len(set(wanted)) < len(wanted):
-        names = ", ".join(f"{name} is level {level}" for name, level in zip(asked, wanted, strict=True))
-        raise ValueError(f"the same level twice: {names} of {process.num_steps}; respace to more steps")
-    if len(wanted) == 1:
-        return dict.fromkeys(wanted, "")
-    return {level: f"t0_{process.t0_at(level):g}" if "t0" in args else f"steps_{level}" for level in wanted}
-
-
-def describe_levels(args: argparse.Namespace, process: Process) -> list[str]:
-    """Say what t0 each of --edit_steps amounts to, and which t0 is not among the timesteps kept."""
-    lines = []
-    for asked in getattr(args, "t0", []):
-        level = process.level_at(asked)
-        if f"{asked:g}" != f"{process.t0_at(level):g}":
-            beyond = asked > process.t0_at(process.num_steps)
-            hint = "--respace_type uniform-trailing reaches it" if beyond else "more steps are finer"
-            lines.append(
-                f"note: t0 {asked:g} is not among the {process.num_steps} timesteps kept, the nearest is "
-                f"t0 {process.t0_at(level):g}; {hint}"
-            )
-    for level in getattr(args, "edit_steps", []):
-        t0 = process.t0_at(level)
-        hardly = "; warning: this is hardly an edit, give --t0 0.3 to 0.6, or fewer --respace_steps"
-        lines.append(
-            f"{level} of {process.num_steps} steps: t0 {t0:g}, sigma {process.sigma(level):.4g}"
-            + (hardly if t0 < _HARDLY else "")
-        )
-    return lines
-
-
-def edit_parameters(args: argparse.Namespace, process: Process, guidance: Guidance) -> dict[str, object]:
-    """Return what the PNG files record of the method."""
-    return {
-        "method": "SDEdit",
-        "timesteps": process.num_steps,
-        "sampler": args.sampler,
-        "var_type": getattr(process, "var_type", None),
-        "repeats": args.repeats,
-        "class_label": guidance.labels[0],
-        **guidance.parameters,
-    }
+_OF_FILES = ("mask_dir", "strength_dir", "comparison", "trajectory")
+_WAYS = ("t0", "edit_steps", "auto_t0")
 
 
 class Editor:
-    """Edits a batch from each level in turn."""
+    """Edits pictures with a network that is loaded once.
 
-    def __init__(self, args: argparse.Namespace, process: Process, model: Model, levels: dict[int, str]):
+    editor = Editor.load("demo/fruits64", respace_steps=20, sampler="sde-dpm-solver++")
+    kiwi = editor("strokes.png", t0=0.5, class_label="kiwi", seed=3)
+    """
+
+    def __init__(self, loaded: Loaded, options: dict[str, Any]):
         """
         Args:
-            args: The options.
-            process: The sampler, guided where wanted.
-            model: The network, its class bound.
-            levels: To edit from, each with the folder of its results; none with --auto_t0.
+            loaded: The network; see `load`.
+            options: Those of every call, by name.
         """
-        self.args, self.process, self.model, self.levels = args, process, model, levels
+        self._loaded, self._options = loaded, options
 
-    def __call__(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
-        """Edit a batch from every level, or from one that each image needs; return the results by item."""
-        if self.args.auto_t0:
-            return self._edit_within(items, tensors)
-        by_level = [self._edit_from(level, items, tensors) for level in self.levels]
-        return [list(row) for row in zip(*by_level, strict=True)]
+    @classmethod
+    def load(cls, weights: str | Path, **options: Any) -> "Editor":
+        """Load a network, downloaded where it must be.
 
-    def _edit(
-        self, level: int, items: list[Item], tensors: dict[str, Tensor], look: Look | None = None
-    ) -> Tensor:
-        guide = tensors["image"]
-        return edit(
-            *(self.process.watched(look), self.model, guide, level, item_noise(self.args.seed, items, guide)),
-            mask=tensors.get("mask"),
-            strength=tensors.get("strength"),
-            fixed_noise=self.args.mask_noise == "fixed",
-            repeats=self.args.repeats,
+        Args:
+            weights: A published name, a file, a diffusers folder or an address.
+            **options: Those of sample_sdedit.py by their names, without what reads and writes folders.
+                `precision="bf16"`, `cpu=True` and `micro_batch=8` say how it runs; those of an edit are
+                the defaults of the calls, t0 0.5 where none is given.
+
+        Raises:
+            ValueError: Options that are not allowed, or weights that cannot be had or are wrong.
+        """
+        option.refuse_unknown(options, (Network, Edit, Place))
+        own = {name: value for name, value in options.items() if name in option.names_of(Edit)}
+        _settings(own)  # refused before the weights are read
+        return cls(Loaded.load(weights, options), own)
+
+    @property
+    def config(self) -> Config:
+        """The config of the network."""
+        return self._loaded.config
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The files that the network came from: 'config' and 'weights'."""
+        return {name: str(path) for name, path in self._loaded.chosen.main._asdict().items()}
+
+    def __call__(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        mask: Picture | Sequence[Picture] | None = None,
+        strength: Picture | Sequence[Picture] | None = None,
+        names: Sequence[str] | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Any:
+        """Edit pictures.
+
+        Args:
+            pictures: Guides, one or a list of them: paths or images, of any size.
+            mask: Where each may change, white, and of its size: one for all, or a list.
+            strength: How far each pixel goes, likewise, white all of the way.
+            names: What each is called, on which its noise depends (default: the name of its file, or its
+                number); for the command it is the path below the input folder.
+            callback: Called before each step with the number of steps made, and of all, or None where the
+                level is searched for; what it raises ends the call.
+            **options: Those of sample_sdedit.py, in place of those of `load`.
+
+        Returns:
+            An image of Pillow, of the model's size; a list of them for a list. Several levels or samples
+            give a list in place of each image.
+
+        Raises:
+            ValueError: Options that are not allowed, or a picture that cannot be read or has no result.
+        """
+        alone = isinstance(pictures, str | Path | Image.Image)
+        given = [pictures] if alone else list(pictures)
+        means = self.means(**options)
+        maps = {"mask": mask, "strength": strength}
+        rows = self._rows(means.edit, given, {key: x for key, x in maps.items() if x is not None})
+        done = self._run(means, name_pictures(given, names), rows, callback)
+        shown = [images.to_image(result.image) for results, _ in done for result in results]
+        size = len(shown) // max(1, len(given))
+        groups = [shown[i : i + size] for i in range(0, len(shown), size)]
+        edited = [group[0] if size == 1 else group for group in groups]
+        return edited[0] if alone else edited
+
+    def encode(
+        self,
+        picture: Picture,
+        name: str,
+        mask: Picture | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> bytes:
+        """Edit a picture from one level, and return the PNG file that sample_sdedit.py would write.
+
+        Args:
+            picture: The guide.
+            name: Its path below the input folder.
+            mask: Where it may change.
+            callback: As in a call.
+            **options: As in a call.
+
+        Raises:
+            ValueError: As in a call.
+        """
+        means = self.means(**options)
+        rows = self._rows(means.edit, [picture], {} if mask is None else {"mask": mask})
+        [(results, dtype)] = self._run(means, [name], rows, callback)
+        chosen = self._loaded.choose(means.edit)
+        parameters = record(TITLE, chosen, means.edit, means.timesteps) | means.parameters
+        parameters["mask"] = mask is not None
+        notes = {"precision": str(dtype).removeprefix("torch.")}
+        [content] = (
+            jobs.Writer(False, parameters)
+            .encode(jobs.Item(name, 0, name), rows[0]["image"], results, notes)
+            .values()
         )
+        return content
 
-    def _edit_from(self, level: int, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
-        guide, noised = tensors["image"], [None] * len(items)
-        if self.args.comparison:  # with the first noise that edit draws
-            noised = self.process.diffuse(guide, level, item_noise(self.args.seed, items, guide)())
-            noised = self.process.shown(noised, level)
-        num_frames = self.args.trajectory or 1  # the last is the result
-        way = Trajectory(self.process, num_frames - 1, self.args.repeats * level)
-        edited = self._edit(level, items, tensors, way)
-        ways = frames(edited, way) if self.args.trajectory else [None] * len(items)
-        shared = {"folder": self.levels[level], "notes": self._notes(level)}
-        rows = zip(edited, noised, ways, strict=True)
-        return [Result(x, z, trajectory=way, **shared) for x, z, way in rows]
+    def means(self, **options: Any) -> EditMeans:
+        """Return what the options of a call amount to, checked: process, levels, network evaluations.
 
-    def _edit_within(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
-        def edit_rows(rows, level):
-            part = {key: tensor[rows] for key, tensor in tensors.items()}
-            return self._edit(level, [items[row] for row in rows], part)
+        Raises:
+            ValueError: Options that are not allowed, or not with this network.
+        """
+        option.refuse_unknown(options, (Edit,))
+        given = self._options
+        if any(options.get(way) for way in _WAYS):
+            given = {name: value for name, value in given.items() if name not in _WAYS}
+        edit, loaded = _settings({**given, **options}), self._loaded
+        classes = {} if edit.class_label is None else {"": edit.class_label}
+        return find_means(edit, loaded.choose(edit), loaded.config, loaded.trained, classes)
 
-        def distances(rows, edited):
-            mask = tensors.get("mask")
-            return distance(edited, tensors["image"][rows], None if mask is None else mask[rows])
+    def _run(
+        self,
+        means: EditMeans,
+        names: list[str],
+        rows: list[dict[str, Tensor]],
+        callback: Callback | None,
+    ) -> list[Done]:
+        edit, loaded = means.edit, self._loaded
+        num_samples = edit.samples or 1
+        items = [jobs.Item(name, sample, name) for name in names for sample in range(num_samples)]
+        num_batches = -(-len(items) // loaded.micro_batch)
+        tick = callback and Counter(callback, edit.repeats * sum(means.levels) * num_batches or None)
+        classes = {} if edit.class_label is None else dict.fromkeys(names, edit.class_label)
 
-        limit, num_levels = self.args.faithfulness, self.process.num_steps
-        found = edit_within(edit_rows, distances, tensors["image"], num_levels, limit)
-        results = []
-        for item, edited, level, value in zip(items, *found, strict=True):
-            if level == 0:
-                problem = f"even 1 step goes further than --faithfulness {limit:g}; allow more"
-                results.append([Result(edited, problem=problem)])
-                continue
-            log.log.info(f"{item.target}: level {level} of {num_levels}, difference {value:.4f}")
-            results.append([Result(edited, notes={**self._notes(level), "difference": round(value, 6)})])
-        return results
+        def build(launch: jobs.Launch):
+            guide = means.guidance.load(loaded.on(launch), launch)
+            return EditBatch(edit, means.process, guide, means.levels, classes, tick), guide.modules
 
-    def _notes(self, level: int) -> dict[str, object]:
-        return {"edit_steps": level, "sigma": round(self.process.sigma(level), 6)}
+        return loaded.run(build, items, [row for row in rows for _ in range(num_samples)])
+
+    def _rows(
+        self, edit: Edit, pictures: list[Picture], maps: Mapping[str, Picture | Sequence[Picture]]
+    ) -> list[dict[str, Tensor]]:
+        """Return the tensors of each picture: its guide, and its maps."""
+        guides = [open_picture(picture) for picture in pictures]
+        rows = [{"image": self._loaded.to_tensor(guide, edit.fit)} for guide in guides]
+        for key, given in maps.items():
+            several = not isinstance(given, str | Path | Image.Image)
+            each = list(given) if several else [given] * len(guides)
+            if len(each) != len(guides):
+                raise ValueError(f"{len(each)} of {key} for {len(guides)} pictures; give one for each")
+            for row, guide, picture in zip(rows, guides, each, strict=True):
+                row[key] = self._map(key, edit, picture, guide.size)
+        return rows
+
+    def _map(self, key: str, edit: Edit, picture: Picture, size: tuple[int, int]) -> Tensor:
+        """Return a mask or strengths, [1, H, W] in [0, 1]."""
+        found = open_picture(picture, images.read_mask if key == "mask" else images.read_strengths)
+        if found.size != size:
+            sizes = f"{found.width}x{found.height} and the picture {size[0]}x{size[1]}"
+            raise ValueError(f"the {key} is {sizes}; make them equal")
+        width = edit.mask_feather if key == "mask" else 0
+        if key == "mask" and edit.mask_invert:
+            found = ImageChops.invert(found)
+        return images.mask_tensor(found, self.config.model.image_size, edit.fit, width)
+
+
+def _settings(options: dict[str, Any]) -> Edit:
+    """Return the settings of a call; half of the way where nothing is said.
+
+    Raises:
+        ValueError: Options that are not allowed.
+    """
+    for name in _OF_FILES:
+        if options.get(name):
+            raise ValueError(f"{name}: only for the command; a call takes pictures as mask= and strength=")
+    said = any(options.get(way) for way in _WAYS)
+    return option.make(Edit, options if said else {**options, "t0": 0.5})

@@ -1,13 +1,16 @@
 """Guidance to a class: by the network without one, or by a classifier."""
 
-import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from diffusions import classifier_free, classifier_gradient
 from diffusions.process import Gradient, Model
 from models import CONFIG_CLASSES
 from utils.assemble.networks import (
+    Chosen,
     Network,
     check_same_images,
     load_module,
@@ -15,49 +18,62 @@ from utils.assemble.networks import (
     unconditional_label,
 )
 from utils.assemble.processes import read_config
-from utils.config import Config, class_index, load_config
+from utils.config import Config, class_index, class_name, load_config
 from utils.jobs import Launch
+from utils.settings import Method
 
 
 class Guidance:
     """What the guidance options ask for: checked before anything is loaded, loaded when it is needed."""
 
-    def __init__(self, args: argparse.Namespace, config: Config, classes: list[str] | None):
+    def __init__(self, method: Method, chosen: Chosen, config: Config, classes: Iterable[str] | None):
         """
         Args:
-            args: The options.
+            method: The settings.
+            chosen: The networks that they name.
             config: Of the network that is guided.
             classes: Index or name of each class to lean to; None to lean to none.
 
         Raises:
             ValueError: Options that do not go together or with the networks.
         """
-        self._args = args
-        self._scale = args.guidance_scale
+        self._chosen, self._config = chosen, config
+        self.scale, self.classifier_scale = method.guidance_scale, method.classifier_scale
         self._away = self._classifier = None
-        has_classes = getattr(config.model, "num_classes", None) is not None
-        if classes is None and (self._scale != 1 or args.classifier):
+        if classes is None and (self.scale != 1 or method.classifier):
             raise ValueError("guidance leads to a class; name the class of the results")
-        if args.unconditional and self._scale == 1:
-            raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
-        if classes is None:
-            self.labels = [unconditional_label(config)]
-        elif args.classifier and not has_classes:
-            self.labels = [None] * len(classes)
-        else:
-            self.labels = [class_index(config, name) for name in classes]
-        """What the network is told for each class."""
-        if self._scale != 1:
+        if self.scale != 1:
             self._away = self._check_unconditional(config)
-        if args.classifier:
+        if method.classifier:
             self._classifier = self._check_classifier(config)
-            self._classes = [class_index(self._classifier, name) for name in classes]
+        if classes is None:
+            self._label_of(None)
+        for name in classes or ():
+            self._label_of(name), self._target_of(name)
+
+    def _label_of(self, name: str | None) -> int | None:
+        """Return what the network is told for a class; None for nothing."""
+        if name is None:
+            return unconditional_label(self._config)
+        if self._classifier is not None and getattr(self._config.model, "num_classes", None) is None:
+            return None
+        return class_index(self._config, name)
+
+    def _target_of(self, name: str) -> int | None:
+        """Return what the classifier leads to."""
+        return None if self._classifier is None else class_index(self._classifier, name)
+
+    def name_of(self, name: str | None) -> str | None:
+        """Return the name of a class that was given by index or name; None for none."""
+        if name is None or (label := self._label_of(name)) is None:
+            return name
+        return class_name(self._config, label)
 
     def _check_unconditional(self, config: Config) -> Config:
-        if not self._args.unconditional:
+        if not self._chosen.unconditional:
             unconditional_label(config)
             return config
-        away = read_config(self._args.unconditional[0])
+        away = read_config(self._chosen.unconditional.config)
         check_same_images("--unconditional", away, "the guided network", config)
         unconditional_label(away)
         if away.diffusion.process != config.diffusion.process or (
@@ -69,10 +85,10 @@ class Guidance:
         return away
 
     def _check_classifier(self, config: Config) -> Config:
-        classifier = load_config(self._args.classifier[0], CONFIG_CLASSES)
+        classifier = load_config(self._chosen.classifier.config, CONFIG_CLASSES)
         if not hasattr(classifier.model, "pool"):
             raise ValueError(
-                f"--classifier {self._args.classifier[0]}: not a classifier; give an adm_classifier"
+                f"--classifier {self._chosen.classifier.config}: not a classifier; give an adm_classifier"
             )
         if config.diffusion.process == "ve":
             raise ValueError("--classifier: only for a vp process")
@@ -93,43 +109,72 @@ class Guidance:
         """What the PNG files record of the guidance."""
         found: dict[str, object] = {}
         if self._away is not None:
-            found["guidance_scale"] = self._scale
-        if self._args.unconditional:
-            found["unconditional"] = self._args.unconditional[1].name
+            found["guidance_scale"] = self.scale
+        if self._chosen.unconditional:
+            found["unconditional"] = self._chosen.unconditional.weights.name
         if self._classifier is not None:
             found |= {
-                "classifier": self._args.classifier[1].name,
-                "classifier_scale": self._args.classifier_scale,
+                "classifier": self._chosen.classifier.weights.name,
+                "classifier_scale": self.classifier_scale,
             }
         return found
 
-    def load(
-        self, network: Network, launch: Launch
-    ) -> tuple[list[tuple[Model, Gradient | None]], list[nn.Module]]:
+    def load(self, network: Network, launch: Launch) -> "Guide":
         """Load what guides.
-
-        Returns:
-            For each class the guided network and the classifier's gradient, if any; every module that
-            will be called.
 
         Raises:
             ValueError: Weights that are broken, unsafe or those of another network.
         """
-        models, modules = [network.model(label) for label in self.labels], [network.module]
-        gradients: list[Gradient | None] = [None] * len(models)
+        modules, without, classifier = [network.module], None, None
         if self._away is not None:
             away = network
-            if self._args.unconditional:
-                away = load_network(self._away, self._args.unconditional[1], launch)
+            if self._chosen.unconditional:
+                away = load_network(self._away, self._chosen.unconditional.weights, launch)
                 modules.append(away.module)
             without = away.model(unconditional_label(self._away))
-            models = [classifier_free(model, without, self._scale) for model in models]
         if self._classifier is not None:
-            classifier = load_module(self._classifier, self._args.classifier[1], launch)
+            classifier = load_module(self._classifier, self._chosen.classifier.weights, launch)
             modules.append(classifier)
-            scale = self._args.classifier_scale
-            gradients = [classifier_gradient(classifier, label, scale) for label in self._classes]
-        return list(zip(models, gradients, strict=True)), modules
+        return Guide(self, network, launch, without, classifier, modules)
+
+    def labels(self, names: list[str | None]) -> tuple[list[int] | None, list[int]]:
+        """Return what network and classifier are told for each image; the former may be None."""
+        labels = [self._label_of(name) for name in names]
+        targets = [] if self._classifier is None else [self._target_of(name) for name in names]
+        return None if None in labels else labels, targets
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What guides a network, on its device."""
+
+    guidance: Guidance
+    network: Network
+    launch: Launch
+    without: Model | None
+    """The network to lean away from."""
+    classifier: nn.Module | None
+    modules: list[nn.Module]
+    """All that will be called."""
+
+    def bind(self, names: list[str | None]) -> tuple[Model, Gradient | None]:
+        """Return the guided network for the class of each image of a batch, and the classifier's gradient."""
+        labels, targets = self.guidance.labels(names)
+        model = self.network.model(None if labels is None else self._tensor(labels))
+        if self.without is not None:
+            model = classifier_free(model, self.without, self.guidance.scale)
+        if self.classifier is None:
+            return model, None
+        scale = self.guidance.classifier_scale
+        return model, classifier_gradient(self.classifier, self._tensor(targets), scale)
+
+    def label(self, name: str | None, num_images: int) -> Tensor | None:
+        """Return what the network is told for images of one class, [B]; None for nothing."""
+        labels, _ = self.guidance.labels([name] * num_images)
+        return None if labels is None else self._tensor(labels)
+
+    def _tensor(self, labels: list[int]) -> Tensor:
+        return torch.tensor(labels, device=self.launch.device)
 
 
 def _table(config: Config) -> tuple[object, ...]:

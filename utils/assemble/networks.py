@@ -1,8 +1,8 @@
 """From config and weights to networks on their device."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,32 +11,73 @@ from diffusions.process import Model
 from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
-from utils import weights
+from utils import settings, sources
 from utils.assemble.processes import Trained, read_trained, trained_alphas
 from utils.config import Config
 from utils.jobs import Launch
-from utils.weights import load_weights, open_checkpoint
+from utils.weights import Shelf, load_weights, open_checkpoint
 
 
-def settle_weights(args: argparse.Namespace) -> None:
-    """Turn the sources of weights into files, downloaded where they must be, and find configs not given.
+class Files(NamedTuple):
+    """A network on disk."""
+
+    config: Path
+    weights: Path
+    """A file or a diffusers folder; one of no file where nothing was to be fetched."""
+
+
+class Chosen(NamedTuple):
+    """The networks that settings name, found on disk."""
+
+    main: Files
+    other: Files | None = None
+    """That decodes, of DDIB between two networks."""
+    unconditional: Files | None = None
+    classifier: Files | None = None
+
+    def files(self) -> dict[str, Path | list[Path] | None]:
+        """Return the files by the options that named them."""
+        found = {"weights": self.main.weights}
+        if self.other:
+            found |= {"config_B": self.other.config, "weights_B": self.other.weights}
+        named = {"unconditional": self.unconditional, "classifier": self.classifier}
+        return found | {name: list(files) for name, files in named.items() if files}
+
+
+def settle(
+    network: settings.Network,
+    method: settings.Method | None = None,
+    fetch: bool = True,
+    main: Files | None = None,
+) -> Chosen:
+    """Find the networks that settings name: download what is not on disk, and find configs not given.
+
+    Args:
+        network: The one.
+        method: May name others.
+        fetch: Download; else the weights may be a path of no file.
+        main: The one, where it was found before.
 
     Raises:
         ValueError: No config is given, implied or found, or the weights cannot be had.
     """
-    shelf = weights.Shelf(CONFIG_CLASSES, build_empty)
+    shelf = Shelf(CONFIG_CLASSES, build_empty)
 
     def find(path: Path, hint: str) -> Path:
         return shelf.find(open_checkpoint(path), hint)
 
-    for end in ("", "_B"):
-        if source := getattr(args, f"weights{end}", None):
-            found = source.settle(getattr(args, f"config{end}"), find, fetch=not args.dry_run)
-            setattr(args, f"config{end}", found[0])
-            setattr(args, f"weights{end}", found[1])
-    for flag in ("unconditional", "classifier"):
-        if given := getattr(args, flag, None):
-            setattr(args, flag, list(given[1].settle(given[0], find, fetch=not args.dry_run)))
+    def one(config: Path | None, weights: str) -> Files:
+        return Files(*sources.parse(weights, network.weights_dir).settle(config, find, fetch))
+
+    def of_words(words: tuple[str, ...]) -> Files | None:
+        return one(Path(words[0]) if len(words) == 2 else None, words[-1]) if words else None
+
+    main = main or one(network.config, network.weights)
+    if method is None:
+        return Chosen(main)
+    weights_B = getattr(method, "weights_B", None)
+    other = one(method.config_B, weights_B) if weights_B else None
+    return Chosen(main, other, of_words(method.unconditional), of_words(method.classifier))
 
 
 def unconditional_label(config: Config) -> int | None:
@@ -64,14 +105,14 @@ class Network:
     module: nn.Module
     trained: Trained
 
-    def model(self, label: int | Tensor | None) -> Model:
-        """Return the network as a callable of (x_t, t) alone, for a class, one an image [B], or none."""
+    def model(self, labels: Tensor | int | None) -> Model:
+        """Return the network as a callable of (x_t, t) alone, for a class an image [B], one, or none."""
         network = self.module
-        if label is None:
+        if labels is None:
             return self.trained.adapt(network)
-        if isinstance(label, Tensor):
-            return self.trained.adapt(lambda x, t: network(x, t, label))
-        return self.trained.adapt(lambda x, t: network(x, t, torch.full((len(x),), label, device=x.device)))
+        if isinstance(labels, Tensor):
+            return self.trained.adapt(lambda x, t: network(x, t, labels))
+        return self.trained.adapt(lambda x, t: network(x, t, torch.full((len(x),), labels, device=x.device)))
 
 
 def load_network(config: Config, weights: Path, launch: Launch) -> Network:
@@ -88,7 +129,7 @@ def load_module(config: Config, weights: Path, launch: Launch) -> nn.Module:
     """Do what `load_network` does for any network, as a classifier; it is not compiled."""
     network = build_empty(config.model)
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    shelf = weights.Shelf(CONFIG_CLASSES, build_empty)
+    shelf = Shelf(CONFIG_CLASSES, build_empty)
     state = load_weights(weights, expected, shelf.describe, trained_alphas(config))
     network.load_state_dict(state, strict=True, assign=True)
     return cast_network(network.to(launch.device), launch.dtype)

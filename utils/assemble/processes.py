@@ -1,6 +1,5 @@
 """From options and config to the process that images are noised and denoised by."""
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,8 +26,7 @@ from diffusions import (
 from diffusions.process import Model, Process
 from diffusions.schedule import Schedule
 from models import CONFIG_CLASSES
-from utils import weights
-from utils.command import options
+from utils import settings, weights
 from utils.config import Config
 
 SAMPLERS: dict[str, Callable[..., Process]] = {
@@ -36,7 +34,7 @@ SAMPLERS: dict[str, Callable[..., Process]] = {
     "dpm-solver++": DPMSolver,
     "sde-dpm-solver++": partial(DPMSolver, stochastic=True),
 }
-"""What --sampler may name beside ddpm, which has options of its own; the names are those of utils.options."""
+"""What --sampler may name beside ddpm, which has options of its own; its names are in utils.settings."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,11 @@ def _vp_schedule(config: Config) -> NoiseSchedule:
     )
 
 
-def read_timesteps(args: argparse.Namespace, config: Config, default_steps: int | None) -> list[int]:
-    """Choose the timesteps that the options keep.
+def read_timesteps(method: settings.Method, config: Config, default_steps: int | None) -> list[int]:
+    """Choose the timesteps that the settings keep.
 
     Args:
-        args: The options.
+        method: The settings.
         config: Of the network.
         default_steps: How many to keep where neither --respace_steps nor the --respace_type itself
             says so; None for all.
@@ -112,55 +110,55 @@ def read_timesteps(args: argparse.Namespace, config: Config, default_steps: int 
     Raises:
         ValueError: The respacing is not possible.
     """
-    counted = args.respace_type in options.RESPACE_TYPES and args.respace_type != "none"
-    num_steps = args.respace_steps or (default_steps if counted else None)
-    return respace(args.respace_type, config.diffusion.num_timesteps, num_steps)
+    counted = method.respace_type in settings.RESPACE_TYPES and method.respace_type != "none"
+    num_steps = method.respace_steps or (default_steps if counted else None)
+    return respace(method.respace_type, config.diffusion.num_timesteps, num_steps)
 
 
-def make_process(args: argparse.Namespace, config: Config, trained: Trained, timesteps: list[int]) -> Process:
-    """Build the sampler that the options name.
+def make_process(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[int]) -> Process:
+    """Build the sampler that the settings name.
 
     Raises:
         ValueError: Options that do not go together, or with this network.
     """
-    return _make_sampler(args, config, trained, timesteps).bounded(trained.clip)
+    return _make_sampler(edit, config, trained, timesteps).bounded(trained.clip)
 
 
-def _make_sampler(
-    args: argparse.Namespace, config: Config, trained: Trained, timesteps: list[int]
-) -> Process:
+def _make_sampler(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[int]) -> Process:
     clip = trained.prediction != "score"  # as it was published
     given = (trained.schedule, timesteps, trained.prediction)
-    if args.sampler != "ddpm":
-        if args.var_type or args.corrector_steps:
+    if edit.sampler != "ddpm":
+        if edit.var_type or edit.corrector_steps:
             raise ValueError("--var_type and --corrector_steps: only for --sampler ddpm")
-        return SAMPLERS[args.sampler](*given, clip_denoised=clip)
-    var_type = _choose_variance(args, config)
-    if not args.corrector_steps:
+        return SAMPLERS[edit.sampler](*given, clip_denoised=clip)
+    var_type = _choose_variance(edit, config)
+    if not edit.corrector_steps:
         return DDPM(*given, var_type, clip)
     if config.diffusion.process != "ve":
         raise ValueError("--corrector_steps: only for a config whose process is ve")
-    return PredictorCorrector(*given, var_type, clip, corrector_steps=args.corrector_steps, snr=args.snr)
+    return PredictorCorrector(*given, var_type, clip, corrector_steps=edit.corrector_steps, snr=edit.snr)
 
 
-def make_solver(args: argparse.Namespace, trained: Trained, timesteps: list[int]) -> tuple[Process, Process]:
+def make_solver(
+    translate: settings.Translate, trained: Trained, timesteps: list[int]
+) -> tuple[Process, Process]:
     """Build what follows the ODE up and what follows it down, as the options name them."""
     given = (trained.schedule, timesteps, trained.prediction)
-    if args.solver == "cycle-diffusion":
+    if translate.solver == "cycle-diffusion":
         both = DDPM(*given)
-    elif args.solver == "exact":
+    elif translate.solver == "exact":
         both = BDIA(*given, clip_denoised=False)  # what is clipped cannot be undone
-    elif args.solver == "ddim":
+    elif translate.solver == "ddim":
         kinds = {"source": SourceInversion, "fixed_point": FixedPointInversion}
-        both = kinds.get(args.inversion, DDIM)(*given)
+        both = kinds.get(translate.inversion, DDIM)(*given)
     else:
         both = Heun(*given)
     both = both.bounded(trained.clip)
-    return both, DPMSolver(*given).bounded(trained.clip) if args.solver == "dpm-solver++" else both
+    return both, DPMSolver(*given).bounded(trained.clip) if translate.solver == "dpm-solver++" else both
 
 
-def _choose_variance(args: argparse.Namespace, config: Config) -> str:
-    var_type = args.var_type or options.var_type(config.diffusion.var_type)
+def _choose_variance(edit: settings.Edit, config: Config) -> str:
+    var_type = edit.var_type or settings.var_type(config.diffusion.var_type)
     if var_type == "learned_range":
         if config.diffusion.process == "ve":
             raise ValueError("var_type learned_range: not for a ve process; use fixed_small or fixed_large")

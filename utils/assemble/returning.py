@@ -1,6 +1,6 @@
 """Whether a translation's steps bring a picture back from A to A, before any network is asked."""
 
-import argparse
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -9,6 +9,7 @@ from diffusions.process import Process
 from diffusions.round_trip import lost_share
 from utils.assemble.processes import Trained, make_solver, read_timesteps
 from utils.config import Config
+from utils.settings import Translate
 
 _SPREAD = 0.3
 """Std of pictures on [-1, 1]: of their details, and of their brightness as a whole."""
@@ -18,13 +19,11 @@ _CLOSED = ("exact", "cycle-diffusion", "fixed_point")
 """Solvers and inversions whose way back undoes their way there, whatever the steps."""
 
 
-def describe_loss(
-    args: argparse.Namespace, config: Config, trained: Trained, timesteps: list[int]
-) -> str | None:
+def describe_loss(translate: Translate, config: Config, trained: Trained, timesteps: list[int]) -> str | None:
     """Say what A to A loses where the steps of --solver are too long for it, and which setting keeps it.
 
     Args:
-        args: The options.
+        translate: The settings.
         config: Of the network.
         trained: Its process.
         timesteps: That are kept.
@@ -32,21 +31,19 @@ def describe_loss(
     Returns:
         One line, or None where nothing is to be said.
     """
-    if args.from_latents or args.solver in _CLOSED or args.inversion in _CLOSED:
+    if translate.from_latents or translate.solver in _CLOSED or translate.inversion in _CLOSED:
         return None
-    encoder, decoder = make_solver(args, trained, timesteps)
+    encoder, decoder = make_solver(translate, trained, timesteps)
     loss, stride = _loss(encoder, decoder, config), _longest_stride(encoder)
     if loss <= _LOSS and stride <= _STRIDE:
         return None
-    better = argparse.Namespace(
-        **{**vars(args), "solver": "heun", "inversion": None, "respace_type": "quad90"},
-    )
-    better.respace_steps = min(max(25, len(timesteps)), config.diffusion.num_timesteps)
+    num_steps = min(max(25, len(timesteps)), config.diffusion.num_timesteps)
+    better = replace(translate, solver="heun", inversion=None, respace_type="quad90", respace_steps=num_steps)
     kept = _loss(*make_solver(better, trained, read_timesteps(better, config, None)), config)
     return (
         f"note: A to A may come back changed: these steps lose about {loss:.2g} on [-1, 1] by closed form, "
         f"and sigma grows up to {stride:.3g}-fold in one; --solver heun --respace_type quad90 "
-        f"--respace_steps {better.respace_steps} loses {kept:.2g}; --cycle measures it; see docs/DDIB.md"
+        f"--respace_steps {num_steps} loses {kept:.2g}; --cycle measures it; see docs/DDIB.md"
     )
 
 

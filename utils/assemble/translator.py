@@ -1,148 +1,117 @@
-"""DDIB on a batch of the work list."""
+"""DDIB from Python: the settings, checks, messages and bits of sample_ddib.py."""
 
-import argparse
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from PIL import Image
 
-from diffusions import DDPM, carry_latent, decode, encode, record_noise, replay_noise
-from diffusions.cycle_diffusion import Recording
-from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
-from diffusions.process import Look, Model, Noise, Process
-from diffusions.trajectory import Trajectory, frames
-from utils import images, log
-from utils.assemble.networks import Swap
-from utils.jobs import Item, Result, item_noise
+from utils import images, jobs, option
+from utils.assemble.loaded import Callback, Counter, Loaded, Picture, name_pictures, open_picture
+from utils.assemble.networks import unconditional_label
+from utils.assemble.translate_plan import Ends, build, find_ends
+from utils.config import Config, class_index
+from utils.settings import Network, Place, Translate
 
-
-class Side(NamedTuple):
-    """One end of a translation."""
-
-    encoder: Process
-    decoder: Process
-    model: Model
-    """Encodes; leads nowhere."""
-    guided: Model
-    """Decodes."""
-
-    def encode(self, images: Tensor, noise: Noise, look: Look | None = None) -> Tensor | Recording:
-        """Encode images, by cycle-diffusion to a recording of noise, else to a latent."""
-        encoder = self.encoder.watched(look)
-        if isinstance(encoder, DDPM):
-            return record_noise(encoder, self.model, images, noise)
-        return encode(encoder, self.model, images)
-
-    def decode(self, latent: Tensor | Recording, encoder: Process, look: Look | None = None) -> Tensor:
-        """Decode what another side's encoder made."""
-        decoder = self.decoder.watched(look)
-        if isinstance(decoder, DDPM):
-            return replay_noise(decoder, self.guided, latent)
-        return decode(decoder, self.guided, carry_latent(latent, encoder, self.encoder))
+_OF_FILES = ("comparison", "trajectory", "cycle", "save_latents", "from_latents", "offload")
 
 
 class Translator:
-    """Encodes a batch, and decodes it to each target in turn."""
+    """Translates pictures with a network that is loaded once.
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        source: Callable[[Tensor | None], Side],
-        targets: dict[str, Side],
-        sources: dict[str, int] | None,
-        space: dict[str, object],
-        swap: Swap,
-    ):
+    translator = Translator.load("demo/fruits64", class_A="lemon", solver="heun", respace_steps=25)
+    lime = translator("lemon.png", class_B="lime")
+    """
+
+    def __init__(self, loaded: Loaded, options: dict[str, Any]):
         """
         Args:
-            args: The options.
-            source: Gives the side to encode by, for the labels of a batch, shape [B], or for none.
-            targets: To decode by, each under the folder of its results.
-            sources: Label of each input, by its relative path; None for a network without classes.
-            space: What a saved latent has to match, to be decoded later.
-            swap: Holds the networks on the device in their turn.
+            loaded: The network of A; see `load`.
+            options: Those of every call, by name.
         """
-        self.args, self.source, self.targets = args, source, targets
-        self.sources, self.space, self.swap = sources, space, swap
-        num_frames = args.trajectory or 1  # the last is the result
-        self.num_up = 0 if args.from_latents else num_frames // 2
-        self.num_down = num_frames - 1 - self.num_up
+        self._loaded, self._options = loaded, options
 
-    def __call__(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
-        """Encode a batch, or take its latents, and decode it to every target; return the results by item."""
-        images, latent = tensors.get("image"), tensors.get("latent")
-        side = self._source(items, latent if images is None else images)
-        up = Trajectory(side.encoder, self.num_up, side.encoder.num_steps)
-        if latent is None:
-            self.swap.to_source()
-            latent = side.encode(images, item_noise(self.args.seed, items, images), up)
-            if isinstance(latent, tuple):  # recorded on a way down
-                up.turn_round(images)
-        files = self._files(items, latent) if self.args.save_latents else [{} for _ in items]
-        notes = self._diagnose(items, side, images, latent) if self.args.cycle else [{} for _ in items]
-        by_target = []
-        for folder, target in self.targets.items():
-            self.swap.to_target()
-            down = Trajectory(target.decoder, self.num_down, target.decoder.num_steps)
-            results = target.decode(latent, side.encoder, down)
-            ways = frames(results, up, down) if self.args.trajectory else [None] * len(items)
-            back = [None] * len(items)
-            if self.args.cycle:
-                back, notes = self._return(items, side, target, images, results, notes)
-            rows = zip(results, self._shown(side, latent), back, ways, notes, files, strict=True)
-            by_target.append([Result(x, z, y, way, folder, *more) for x, z, y, way, *more in rows])
-        return [list(row) for row in zip(*by_target, strict=True)]
+    @classmethod
+    def load(cls, weights: str | Path, **options: Any) -> "Translator":
+        """Load a network, downloaded where it must be.
 
-    def _source(self, items: list[Item], like: Tensor) -> Side:
-        if self.sources is None:
-            return self.source(None)
-        return self.source(torch.tensor([self.sources[item.name] for item in items], device=like.device))
+        Args:
+            weights: A published name, a file, a diffusers folder or an address.
+            **options: Those of sample_ddib.py by their names, without what reads and writes folders.
+                `precision="bf16"`, `cpu=True` and `micro_batch=8` say how it runs; those of a translation
+                are the defaults of the calls.
 
-    def _files(self, items: list[Item], latent: Tensor) -> list[dict[str, bytes]]:
-        """Return the file of each latent, by its path."""
-        files = []
-        for item, row in zip(items, latent, strict=True):
-            made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
-            path = f"{images.LATENTS}/{item.target.removesuffix('.png')}{images.LATENT_SUFFIX}"
-            files.append({path: images.encode_latent(row, made_by)})
-        return files
+        Raises:
+            ValueError: Options that are not allowed, or weights that cannot be had or are wrong.
+        """
+        option.refuse_unknown(options, (Network, Translate, Place))
+        own = {name: value for name, value in options.items() if name in option.names_of(Translate)}
+        return cls(Loaded.load(weights, options), own)
 
-    def _shown(self, side: Side, latent: Tensor | Recording) -> Tensor:
-        """Return one state of the latent, scaled to the range of images."""
-        state = latent[0] if isinstance(latent, tuple) else latent
-        return side.encoder.shown(state, side.encoder.num_steps)
+    @property
+    def config(self) -> Config:
+        """The config of the network of A."""
+        return self._loaded.config
 
-    def _diagnose(
-        self, items: list[Item], side: Side, images: Tensor, latent: Tensor | Recording
-    ) -> list[dict[str, object]]:
-        """Measure A to A, and how much the latent looks like noise."""
-        errors = rmse(side.decode(latent, side.encoder), images).tolist()
-        table = {key: value.tolist() for key, value in latent_statistics(self._shown(side, latent)).items()}
-        notes = []
-        for row, (item, error) in enumerate(zip(items, errors, strict=True)):
-            statistics = {key: round(values[row], 4) for key, values in table.items()}
-            if far := unlike_noise(statistics):
-                log.log.warning(f"warning: {item.name}: its latent is unlike noise: {', '.join(far)}")
-            notes.append({"A_to_A": round(error, 5), "latent": statistics})
-        return notes
-
-    def _return(
+    def __call__(
         self,
-        items: list[Item],
-        side: Side,
-        target: Side,
-        images: Tensor,
-        results: Tensor,
-        notes: list[dict[str, object]],
-    ) -> tuple[Tensor, list[dict[str, object]]]:
-        """Translate results back to A, and measure what returns."""
-        latent = target.encode(results, item_noise(self.args.seed, items, results))
-        self.swap.to_source()
-        back = side.decode(latent, target.encoder)
-        errors = rmse(back, images).tolist()
-        for item, note, error in zip(items, notes, errors, strict=True):
-            log.log.info(f"{item.name}: A to A {note['A_to_A']:.4f}, A to B to A {error:.4f}")
-        return back, [
-            {**note, "A_to_B_to_A": round(error, 5)} for note, error in zip(notes, errors, strict=True)
-        ]
+        pictures: Picture | Sequence[Picture],
+        *,
+        names: Sequence[str] | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Any:
+        """Translate pictures.
+
+        Args:
+            pictures: One, or a list of them: paths or images, of any size, all of class A.
+            names: What each is called, on which the noise of cycle-diffusion depends.
+            callback: Called before each step with the number of steps made, and of all; what it raises
+                ends the call.
+            **options: Those of sample_ddib.py, in place of those of `load`.
+
+        Returns:
+            An image of Pillow, of the model's size; a list of them for a list. Several classes B give a
+            list in place of each image.
+
+        Raises:
+            ValueError: Options that are not allowed, or a picture that cannot be read or has no result.
+        """
+        alone = isinstance(pictures, str | Path | Image.Image)
+        given = [pictures] if alone else list(pictures)
+        ends, loaded = self.ends(**options), self._loaded
+        names = name_pictures(given, names)
+        label = self._label(ends.translate)
+        sources = None if label is None else dict.fromkeys(names, label)
+        items = [jobs.Item(name, 0, name) for name in names]
+        num_batches = -(-len(items) // loaded.micro_batch)
+        num_steps = ends.up[0].num_steps * (1 + len(ends.folders)) * num_batches
+        tick = callback and Counter(callback, num_steps)
+        rows = [{"image": loaded.to_tensor(open_picture(x), ends.translate.fit)} for x in given]
+        made = partial(build, ends, sources=sources, tick=tick)
+        done = loaded.run(lambda launch: made(launch=launch, network=loaded.on(launch)), items, rows)
+        shown = [[images.to_image(result.image) for result in results] for results, _ in done]
+        translated = [row[0] if len(row) == 1 else row for row in shown]
+        return translated[0] if alone else translated
+
+    def ends(self, **options: Any) -> Ends:
+        """Return what the options of a call amount to, checked: processes, timesteps, network evaluations.
+
+        Raises:
+            ValueError: Options that are not allowed, or not with this network.
+        """
+        option.refuse_unknown(options, (Translate,))
+        given = {**self._options, **options}
+        for name in _OF_FILES:
+            if given.get(name):
+                raise ValueError(f"{name}: only for the command")
+        translate = option.make(Translate, given)
+        return find_ends(translate, self._loaded.choose(translate), self.config)[0]
+
+    def _label(self, translate: Translate) -> int | None:
+        if translate.class_A is not None:
+            return class_index(self.config, translate.class_A)
+        if unconditional_label(self.config) is not None:
+            raise ValueError("give class_A, the class of the pictures, to a network with classes")
+        return None

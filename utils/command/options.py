@@ -1,34 +1,76 @@
-"""The options of both commands, and what can be checked of them at once.
-
-Imports nothing heavy, as `utils.command.command_line`.
-"""
+"""From the fields of the settings to flags, and from argv to settings."""
 
 import argparse
+import dataclasses
 import difflib
 import os
+import types
 from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
-from utils.command.command_line import (
-    AUTO,
-    fraction,
-    frames_int,
-    non_negative,
-    positive_int,
-    positive_int_or_auto,
-    seed_int,
-    shard,
-)
+from utils import settings, sources
+from utils.command import parser as command_line
+from utils.option import OneOf, make
+from utils.settings import Edit, Method, Network, Running, Translate
 
-RESPACE_TYPES = (
-    *("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing"),
-    *("quad", "quad90", "none"),
-)
-VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-FITS = ("crop", "pad", "stretch")
-SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
-INVERSIONS = ("target", "source", "fixed_point")
-SAMPLERS = ("ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++")
+GROUPS = {
+    "network": ("config", "weights", "weights_dir", "overrides"),
+    "pictures": ("input_dir", "save_dir", "fit", "from_latents"),
+    "how far to go, one of these": ("t0", "edit_steps", "auto_t0", "faithfulness"),
+    "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
+    "sampling": (
+        *("seed", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
+        *("corrector_steps", "snr", "samples", "repeats"),
+    ),
+    "where a picture may change": (
+        *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise", "strength_dir"),
+    ),
+    "guidance": ("guidance_scale", "unconditional", "classifier", "classifier_scale"),
+    "what else is saved": (
+        *("comparison", "trajectory", "cycle", "save_latents", "no_metadata", "no_report"),
+    ),
+    "running": (*("micro_batch", "precision", "compile", "cpu", "shard", "verify", "overwrite", "dry_run"),),
+}
+"""Every option has its place; docs show the same groups."""
+MEANINGS = {
+    **dict.fromkeys(("input", "inputs", "images", "image", "in", "init_image", "init_img"), "input_dir"),
+    **dict.fromkeys(("output", "out", "output_dir", "out_dir", "outdir", "results", "save"), "save_dir"),
+    **dict.fromkeys(("model", "checkpoint", "ckpt", "model_path", "weight", "pretrained"), "weights"),
+    **dict.fromkeys(("steps", "num_steps", "num_inference_steps", "ddim_steps", "nfe"), "respace_steps"),
+    **dict.fromkeys(("batch", "batch_size", "bs"), "micro_batch"),
+    **dict.fromkeys(("cfg", "cfg_scale", "guidance", "scale", "w"), "guidance_scale"),
+    **dict.fromkeys(("dtype", "fp16", "bf16", "half", "amp", "mixed_precision"), "precision"),
+    **dict.fromkeys(("schedule", "spacing", "timestep_respacing"), "respace_type"),
+    **dict.fromkeys(("resize", "crop", "pad"), "fit"),
+    **dict.fromkeys(("force", "f"), "overwrite"),
+    "device": "cpu",
+    "random_seed": "seed",
+}
+"""What other programs call the flags of both commands."""
+EDIT_MEANINGS = MEANINGS | {
+    **dict.fromkeys(("strength", "denoising_strength", "noise", "t", "level"), "t0"),
+    **dict.fromkeys(("class", "label", "class_name", "prompt"), "class_label"),
+    **dict.fromkeys(("mask", "masks", "mask_image"), "mask_dir"),
+    **dict.fromkeys(("num_samples", "n_samples", "n"), "samples"),
+    **dict.fromkeys(("scheduler", "solver"), "sampler"),
+}
+TRANSLATE_MEANINGS = MEANINGS | {
+    **dict.fromkeys(("source", "from", "class_a", "source_class", "src"), "class_A"),
+    **dict.fromkeys(("target", "to", "class_b", "class_label", "target_class", "dst"), "class_B"),
+    **dict.fromkeys(("scheduler", "sampler"), "solver"),
+}
+_WORDS = {"class_label": "CLASS", "class_A": "CLASS", "class_B": "CLASS", "shard": "I/N"}
+_WORDS |= dict.fromkeys(("weights", "weights_B", "unconditional", "classifier"), "WEIGHTS")
+_REQUIRED = ("weights", "input_dir", "save_dir")
+_KINDS = {int: command_line.whole_number, float: command_line.number, Path: Path}
+
+
+class Asked(NamedTuple):
+    """All that a command is asked for."""
+
+    network: Network
+    method: Edit | Translate
+    running: Running
 
 
 class _ListWeights(argparse.Action):
@@ -36,321 +78,129 @@ class _ListWeights(argparse.Action):
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from utils import sources
-
         print(sources.table(getattr(namespace, "weights_dir", None)))
         parser.exit()
 
 
-def var_type(text: str) -> str:
-    """Accept a variance type, also in the spelling of the DDPM programs (fixedsmall, fixedlarge)."""
-    return {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}.get(text, text)
+def add_options(parser: argparse.ArgumentParser, *kinds: type, required: tuple[str, ...] = _REQUIRED) -> None:
+    """Add a flag for every field of some classes of settings, in groups."""
+    fields = {one.name: one for kind in kinds for one in dataclasses.fields(kind)}
+    for title, names in GROUPS.items():
+        here = [fields[name] for name in names if name in fields]
+        group = parser.add_argument_group(title) if here else None
+        for one in here:
+            _add(group.add_argument, one, one.name in required)
+        if title == "network":
+            say = "print the published names and which are on disk"
+            group.add_argument("--list_weights", action=_ListWeights, help=say)
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Add what names a network and its weights, and whether it stays on the CPU."""
-    add = parser.add_argument
-    add("-c", "--config", type=Path, help="YAML file of the network (default: what the weights imply)")
-    add(
-        "--weights",
-        required=True,
-        help="published name (see --list_weights), file, diffusers folder, or http(s):// or hf:// address",
-    )
-    add(
-        "--weights_dir", type=Path, help="where downloaded weights are kept (default: the cache of torch.hub)"
-    )
-    add("--list_weights", action=_ListWeights, help="print the published names and which are on disk")
-    add(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one config entry, as in --set diffusion.var_type=fixed_large; may be repeated",
-    )
-    add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
+def _add(add: Any, one: dataclasses.Field, required: bool) -> None:
+    options = {"help": _help(one), "default": argparse.SUPPRESS, "dest": one.name}
+    if one.name == "overrides":
+        add("--set", metavar="KEY=VALUE", action="append", **options)
+        return
+    flags = ["-c", "--config"] if one.name == "config" else [f"--{one.name}"]
+    if one.type is bool:
+        add(*flags, action="store_true", **options)
+        return
+    options |= {"type": _kind(one), "required": required, "metavar": _metavar(one)}
+    if isinstance(one.default, tuple) and one.name != "shard":
+        options["nargs"] = "+"
+    add(*flags, **options)
 
 
-def add_common_options(
-    parser: argparse.ArgumentParser, spacing: str, steps_help: str, seed_help: str
-) -> None:
-    """Add what both commands take; spacing and helps are the command's own."""
-    add_network_options(parser)
-    add = parser.add_argument
-    add("--input_dir", type=Path, required=True, help="folder of input images, searched recursively")
-    add("--save_dir", type=Path, required=True, help="folder for the results, one PNG an input")
-    add("--seed", type=seed_int, default=0, help=seed_help)
-    add(
-        "--respace_type",
-        default=spacing,
-        help=f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20",
-    )
-    add("--respace_steps", type=positive_int, help=f"number of timesteps to keep (default: {steps_help})")
-    add(
-        "--micro_batch",
-        type=positive_int_or_auto,
-        help="images a network call, or auto for the fastest number that fits; changes speed and memory only "
-        "(default: 4 on a CPU, 16 on a GPU)",
-    )
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the network's convolutions and linear layers; auto follows `accelerate launch`, else fp32",
-    )
-    add(
-        "--compile",
-        action="store_true",
-        help="translate the network with torch.compile first, which takes a minute; for long runs on a GPU",
-    )
-    add("--fit", choices=FITS, default="crop", help="how an image of another size becomes the model's")
-    add("--comparison", action="store_true", help="also save strips that show input, noise and result")
-    add(
-        "--trajectory",
-        type=frames_int,
-        metavar="N",
-        help="also save the way to each result, at least 2 frames of it, as a strip and an animated PNG",
-    )
-    add(
-        "--shard",
-        type=shard,
-        metavar="I/N",
-        help="do only the I-th of N shares of the images, I from 0, as for the jobs of an array",
-    )
-    add(
-        "--verify", action="store_true", help="compare results of before with their hashes; mend what differs"
-    )
-    add("--overwrite", action="store_true", help="replace what another run left in save_dir")
-    add("--no_metadata", action="store_true", help="do not record in the PNG files how they were made")
-    add("--no_report", action="store_true", help="do not write report.html, the page that shows the run")
-    add("--dry_run", action="store_true", help="print what would be done, load no weights, write nothing")
-
-
-def add_edit_options(parser: argparse.ArgumentParser) -> None:
-    """Add how far SDEdit goes, how, and how often."""
-    group = parser.add_argument_group("how far to go, one of these").add_mutually_exclusive_group(
-        required=True
-    )
-    group.add_argument(
-        "--edit_steps",
-        type=positive_int,
-        nargs="+",
-        default=argparse.SUPPRESS,
-        help="steps to noise and denoise, of the --respace_steps that are kept: 1 (hardly a change) to all "
-        " of them (a new image); several numbers make a folder each, and a contact sheet an input",
-    )
-    group.add_argument(
-        "--t0",
-        type=fraction,
-        nargs="+",
-        default=argparse.SUPPRESS,
-        help="the same as fractions of the process, above 0 (hardly a change) to 1 (a new image), to the "
-        "nearest timestep that is kept; try 0.3 to 0.6",
-    )
-    group.add_argument("--auto_t0", action="store_true", help="each image as far as --faithfulness lets it")
-    add = parser.add_argument_group("editing").add_argument
-    add(
-        "--faithfulness",
-        type=non_negative,
-        metavar="L2",
-        help="for --auto_t0: largest root mean square difference from the guide, on [-1, 1]",
-    )
-    add("--class_label", help="class of the results: an index, or a name of the config (default: no class)")
-    add("--samples", type=positive_int, help="this many results an input, named _s00 and so on")
-    add("--repeats", type=positive_int, default=1, help="times that the result is edited, in all")
-    add("--sampler", choices=SAMPLERS, default="ddpm", help="how to step down")
-    add(
-        "--var_type",
-        type=var_type,
-        choices=VAR_TYPES,
-        help="variance of a DDPM step (default: the config's)",
-    )
-    add("--corrector_steps", type=positive_int, help="ve: Langevin steps before each step (default: none)")
-    add("--snr", type=non_negative, default=0.16, help="ve: signal-to-noise ratio of the Langevin steps")
-
-
-def add_mask_options(parser: argparse.ArgumentParser) -> None:
-    """Add where SDEdit may change an image, and how much."""
-    add = parser.add_argument_group("masks").add_argument
-    add(
-        "--mask_dir",
-        type=Path,
-        help="folder of masks, one for each input of the same relative stem: white may change, black is kept",
-    )
-    add("--mask_invert", action="store_true", help="masks are the other way round: white is kept")
-    add(
-        "--mask_feather",
-        type=non_negative,
-        default=0.0,
-        metavar="PX",
-        help="soften the edge inside what may change, over so many of the model's pixels",
-    )
-    add(
-        "--mask_default",
-        choices=("fail", "all"),
-        default="fail",
-        help="an input without a mask is a failed item, or may change everywhere",
-    )
-    add(
-        "--mask_noise",
-        choices=("fresh", "fixed"),
-        default="fresh",
-        help="noise of what is kept: new at every level (paper) or that of the start (released program)",
-    )
-    add(
-        "--strength_dir",
-        type=Path,
-        help="folder of grey pictures, likewise: each pixel goes that share of the way, white all of it",
+def _metavar(one: dataclasses.Field) -> str:
+    """Return what stands for the value in help."""
+    if isinstance(one.metadata["allowed"], OneOf):
+        return "NAME"
+    kinds = {one.type, *get_args(one.type)}
+    if Path in kinds:
+        return "FILE" if one.name.startswith("config") else "DIR"
+    return (
+        "N"
+        if int in kinds and one.name != "shard"
+        else "X"
+        if float in kinds
+        else _WORDS.get(one.name, "NAME")
     )
 
 
-def add_translate_options(parser: argparse.ArgumentParser) -> None:
-    """Add what DDIB translates from and to, and how."""
-    add = parser.add_argument_group("translation").add_argument
-    add(
-        "--class_A",
-        help="class of the inputs: an index, a name of the config, 'folder' for the name of the folder that "
-        "each is in, or a .csv file of path,class lines (default: none, for networks without classes)",
-    )
-    add(
-        "--class_B",
-        nargs="+",
-        help="classes of the results, likewise by index or name; several make a folder each, encoded once",
-    )
-    add("--weights_B", help="another network to decode with, as for --weights (default: that of A)")
-    add("--config_B", type=Path, help="its config (default: what its weights imply)")
-    add(
-        "--offload",
-        action="store_true",
-        help="two networks on a GPU: keep there only the one that is at work",
-    )
-    add(
-        "--solver",
-        choices=SOLVERS,
-        default="ddim",
-        help="how to follow the ODE both ways; cycle-diffusion replays DDPM's noise instead",
-    )
-    add(
-        "--inversion",
-        choices=INVERSIONS,
-        help="ddim: how to encode; target mirrors each step down, source is openai's, fixed_point solves "
-        "for the exact inverse (default: target)",
-    )
-    add("--cycle", action="store_true", help="also go back: measure A to A and A to B to A, and the latent")
-    add("--save_latents", action="store_true", help="also save the latents, below save_dir in latents/")
-    add("--from_latents", action="store_true", help="input_dir holds saved latents: only decode them")
+def _kind(one: dataclasses.Field) -> Any:
+    """Return what turns a word into a value of a field."""
+    if one.name == "shard":
+        return command_line.share
+    if one.name == "var_type":
+        return settings.var_type
+    if one.name == "micro_batch":
+        return command_line.number_or_word
+    kinds = get_args(one.type) if isinstance(one.type, types.UnionType | types.GenericAlias) else [one.type]
+    return next((_KINDS[kind] for kind in kinds if kind in _KINDS), str)
 
 
-def check_translate_options(args: argparse.Namespace) -> None:
-    """Refuse options of DDIB that do not go together.
+def _help(one: dataclasses.Field) -> str:
+    text, allowed = one.metadata["help"], one.metadata["allowed"]
+    if isinstance(allowed, OneOf):
+        text = f"{text}: {allowed}"
+    shown = one.default not in (None, False, (), "", Path())
+    return (f"{text} (default: {one.default})" if shown else text).replace("%", "%%")
+
+
+def read(args: argparse.Namespace, kind: type[Method]) -> Asked:
+    """Make the settings of a command from its flags.
 
     Raises:
-        ValueError: Such options.
+        ValueError: A value that is not allowed, or several that do not go together; or files and folders
+            that are not there, all of them in one message.
     """
-    if args.config_B and not args.weights_B:
-        raise ValueError("--config_B: give its weights too, with --weights_B")
-    if args.class_B is None and args.weights_B is None:
-        raise ValueError("give --class_B, the class of the results, or another network with --weights_B")
-    if args.inversion and args.solver != "ddim":
-        raise ValueError(f"--inversion: only for --solver ddim, not {args.solver}")
-    if args.offload and args.weights_B is None:
-        raise ValueError("--offload: only with --weights_B")
-    if args.from_latents and (args.cycle or args.save_latents):
-        raise ValueError("--from_latents: not together with --cycle or --save_latents")
-    if args.solver == "cycle-diffusion" and (args.from_latents or args.save_latents or args.weights_B):
-        raise ValueError("--solver cycle-diffusion: not together with latents in files or --weights_B")
-
-
-def check_edit_options(args: argparse.Namespace) -> None:
-    """Refuse options of SDEdit that do not go together.
-
-    Raises:
-        ValueError: Such options.
-    """
-    if args.auto_t0 != (args.faithfulness is not None):
-        raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
-    if args.auto_t0 and (args.strength_dir or args.comparison or args.trajectory):
-        raise ValueError("--auto_t0: not together with --strength_dir, --comparison or --trajectory")
-
-
-def add_guidance_options(parser: argparse.ArgumentParser) -> None:
-    """Add what makes a result lean further towards its class."""
-    add = parser.add_argument_group("guidance").add_argument
-    add(
-        "--guidance_scale",
-        type=non_negative,
-        default=1.0,
-        help="classifier-free: 1 is none, 2 to 4 lean further towards the class, at twice the cost",
-    )
-    add(
-        "--unconditional",
-        nargs="+",
-        metavar=("[CONFIG] WEIGHTS", ""),
-        help="a network without classes to lean away from, in place of the config's null_class",
-    )
-    add(
-        "--classifier",
-        nargs="+",
-        metavar=("[CONFIG] WEIGHTS", ""),
-        help="a classifier of noised images whose gradient leads to the class",
-    )
-    add("--classifier_scale", type=non_negative, default=1.0, help="how strongly the classifier leads")
-
-
-def check_paths(args: argparse.Namespace) -> None:
-    """Refuse paths that cannot work, all of them in one message; turn the weights into their sources.
-
-    Raises:
-        ValueError: Something is missing, is of the wrong kind, or would be overwritten.
-    """
-    problems = missing_files(args)
-    if args.compile and args.micro_batch == AUTO:
-        problems.append("--compile: for one size of batch alone; give --micro_batch a number, not auto")
-    for flag in ("input_dir", "mask_dir", "strength_dir"):
-        path = getattr(args, flag, None)
-        if path is not None and not path.is_dir():
-            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
-    if args.save_dir.exists() and not args.save_dir.is_dir():
-        problems.append(f"--save_dir {args.save_dir}: is a file; give a folder, it need not exist yet")
-    elif (reason := _why_not_writable(args.save_dir)) and not args.dry_run:
-        problems.append(f"--save_dir {args.save_dir}: {reason}; give another folder")
-    for flag in ("input_dir", "mask_dir", "strength_dir"):
-        path = getattr(args, flag, None)
-        if path is not None and args.save_dir.resolve() == path.resolve():
-            problems.append(f"--save_dir is the same folder as --{flag}, so results would replace inputs")
-    if problems:
+    given = vars(args)
+    asked = Asked(make(Network, given), make(kind, given), make(Running, given))
+    if problems := [*wrong_files(asked.network, asked.method), *_wrong_folders(asked)]:
         raise ValueError("\n".join(problems))
+    return asked
 
 
-def missing_files(args: argparse.Namespace) -> list[str]:
-    """Turn the weights into their sources; say which of the files that the options name are not there."""
-    from utils import sources
-
+def wrong_files(network: Network, method: Method | None = None) -> list[str]:
+    """Say which of the files that settings name are not there."""
+    words = [("config", "weights", network.config, network.weights)]
+    if isinstance(method, Translate) and method.weights_B:
+        words.append(("config_B", "weights_B", method.config_B, method.weights_B))
+    for flag in ("unconditional", "classifier"):
+        if given := getattr(method, flag, ()):
+            words.append((flag, flag, Path(given[0]) if len(given) == 2 else None, given[-1]))
     problems = []
-
-    def parse(flag: str, text: str) -> sources.Source | None:
+    for config_flag, flag, config, weights in words:
+        if config is not None and _is_yaml(weights) and not _is_yaml(config):
+            problems.append(f"--{flag} {weights} and --{config_flag} {config} are the wrong way round")
+            continue
+        if config is not None and not config.is_file():
+            problems.append(f"--{config_flag} {config}: {_what_is_there(config)}; give the path of a file")
         try:
-            return sources.parse(text, args.weights_dir)
+            sources.parse(weights, network.weights_dir)
         except ValueError as error:
             problems.append(f"--{flag} {error}")
+    return problems
 
-    def check(flag: str, path: Path) -> Path:
-        if not path.is_file():
-            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give the path of a file")
-        return path
 
-    for end in ("", "_B"):
-        if text := getattr(args, f"weights{end}", None):
-            setattr(args, f"weights{end}", parse(f"weights{end}", text))
-        if path := getattr(args, f"config{end}", None):
-            check(f"config{end}", path)
-    for flag in ("unconditional", "classifier"):
-        words = getattr(args, flag, None)
-        if words and len(words) > 2:
-            problems.append(f"--{flag} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
-        elif words:
-            config = check(flag, Path(words[0])) if len(words) == 2 else None
-            setattr(args, flag, [config, parse(flag, words[-1])])
+def _is_yaml(path: str | Path) -> bool:
+    return str(path).lower().endswith((".yaml", ".yml"))
+
+
+def _wrong_folders(asked: Asked) -> list[str]:
+    running, method = asked.running, asked.method
+    save_dir, problems = running.save_dir, []
+    read = {name: getattr(method, name, None) for name in ("mask_dir", "strength_dir")}
+    read = {"input_dir": running.input_dir, **{name: path for name, path in read.items() if path is not None}}
+    for flag, path in read.items():
+        if not path.is_dir():
+            problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
+    if save_dir.exists() and not save_dir.is_dir():
+        problems.append(f"--save_dir {save_dir}: is a file; give a folder, it need not exist yet")
+    elif reason := _why_not_writable(save_dir):
+        problems.append(f"--save_dir {save_dir}: {reason}; give another folder")
+    for flag, path in read.items():
+        if save_dir.resolve() == path.resolve():
+            problems.append(f"--save_dir is the same folder as --{flag}, so results would replace inputs")
     return problems
 
 

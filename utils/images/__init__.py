@@ -1,11 +1,11 @@
 """From folders of files to tensors, and from tensors back to files."""
 
-from utils.images.decode import MAX_PIXELS, WHITE, Convert, decode, decode_bytes, reading, to_rgb
+from utils.images.decoder import WHITE, Convert, decode, decode_bytes, reading, to_rgb
 from utils.images.formats import SUFFIXES
 from utils.images.inputs import WITH_PAIRS, Inputs, find_inputs, mask_tensor, read_pair
-from utils.images.labels import read_labels
+from utils.images.labels import differs, read_classes
 from utils.images.latents import LATENT_SUFFIX, Latents, encode_latent
-from utils.images.map_values import read_mask
+from utils.images.map_values import read_mask, read_strengths
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, find_masks, find_strengths
 from utils.images.paths import LATENTS, SHEETS, STRIPS, TRAJECTORIES, find_images, result_names
 from utils.images.pictures import encode_apng, encode_png, fit, strip, to_image, to_tensor
@@ -13,7 +13,6 @@ from utils.images.pictures import encode_apng, encode_png, fit, strip, to_image,
 __all__ = [
     "LATENTS",
     "LATENT_SUFFIX",
-    "MAX_PIXELS",
     "PAIR_SUFFIX",
     "SHEETS",
     "STRIPS",
@@ -28,6 +27,7 @@ __all__ = [
     "Masks",
     "decode",
     "decode_bytes",
+    "differs",
     "encode_apng",
     "encode_latent",
     "encode_png",
@@ -37,9 +37,10 @@ __all__ = [
     "find_strengths",
     "fit",
     "mask_tensor",
-    "read_labels",
+    "read_classes",
     "read_mask",
     "read_pair",
+    "read_strengths",
     "reading",
     "result_names",
     "strip",

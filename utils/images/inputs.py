@@ -1,6 +1,5 @@
 """What an input consists of: the image and, where the method takes them, its mask and its strengths."""
 
-import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
 from utils.images.paths import STRIPS, TRAJECTORIES
 from utils.log import once, warn_once
 from utils.quote import plain
+from utils.settings import Running
 from utils.weights import load_tensors
 
 WITH_PAIRS = (*paths.SUFFIXES, PAIR_SUFFIX)
@@ -22,19 +22,27 @@ WITH_PAIRS = (*paths.SUFFIXES, PAIR_SUFFIX)
 EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
 
 
-def find_inputs(args: argparse.Namespace, suffixes: tuple[str, ...]) -> list[str]:
+def find_inputs(
+    running: Running, suffixes: tuple[str, ...], comparison: bool = False, trajectory: bool = False
+) -> list[str]:
     """List the inputs whose names end so, and say what else lies there.
+
+    Args:
+        running: Where they are, and where results go.
+        suffixes: Of what is looked for.
+        comparison: Strips are saved, in a folder of their own.
+        trajectory: Likewise the ways to the results.
 
     Raises:
         ValueError: There are no images, or a result would take the place of a strip.
     """
-    found = paths.search(args.input_dir, args.save_dir, suffixes)
+    found = paths.search(running.input_dir, running.save_dir, suffixes)
     for line in found.describe():
         once(line)
-    for flag, folder in (("comparison", STRIPS), ("trajectory", TRAJECTORIES)):
-        if getattr(args, flag) and any(name.startswith(f"{folder}/") for name in found.names):
+    for flag, folder, saved in (("comparison", STRIPS, comparison), ("trajectory", TRAJECTORIES, trajectory)):
+        if saved and any(name.startswith(f"{folder}/") for name in found.names):
             raise ValueError(
-                f"{args.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
+                f"{running.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
             )
     return found.names
 
@@ -58,6 +66,18 @@ class Inputs:
             if found_maps is not None and (file := found_maps.file(name)) is not None:
                 found[role] = found_maps.folder, file
         return found
+
+    def missing(self, names: list[str]) -> list[str]:
+        """Say how many inputs would fail for want of a mask or strengths, in a line for each kind."""
+        lines = []
+        kinds = {"mask": self.masks and self.masks.maps, "picture of strengths": self.strengths}
+        for kind, found in kinds.items():
+            needed = found is not None and not (kind == "mask" and self.masks.missing_means_all)
+            without = [x for x in names if needed and not is_pair(x) and found.file(x) is None]
+            if without:
+                some = ", ".join(map(plain, without[:3])) + (", ..." if len(without) > 3 else "")
+                lines.append(f"{len(without)} inputs have no {kind} and would fail: {some}")
+        return lines
 
     def load(self, name: str) -> dict[str, Tensor]:
         """Read an input.

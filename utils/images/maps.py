@@ -1,6 +1,5 @@
 """Folders of maps beside the inputs, masks and strengths: which belongs to which input, and what it holds."""
 
-import argparse
 import difflib
 import unicodedata
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from utils.images import map_values, paths, pictures
 from utils.images.decoder import Convert
 from utils.log import once
 from utils.quote import plain
+from utils.settings import Edit
 
 T = TypeVar("T")
 PAIR_SUFFIX = ".pth"
@@ -118,32 +118,32 @@ class Masks:
     """Width of the soft edge inside what may change, in the model's pixels."""
 
 
-def find_masks(args: argparse.Namespace, names: list[str]) -> Masks | None:
+def find_masks(edit: Edit, save_dir: Path, names: list[str]) -> Masks | None:
     """Find the masks that the options name; None where no input has any.
 
     Raises:
         ValueError: An option of masks without masks, no masks in the folder, or none for any input.
     """
-    maps = Maps(args.mask_dir, args.save_dir) if args.mask_dir else None
+    maps = Maps(edit.mask_dir, save_dir) if edit.mask_dir else None
     if maps is None and not any(is_pair(name) for name in names):
-        if args.mask_invert or args.mask_feather or args.mask_default == "all":
+        if edit.mask_invert or edit.mask_feather or edit.mask_default == "all":
             raise ValueError("--mask_invert, --mask_feather and --mask_default: only with --mask_dir")
         return None
     if maps is not None:
         maps.check_names(names)
-    missing_means_all = maps is None or args.mask_default == "all"
-    return Masks(maps, missing_means_all, args.mask_invert, args.mask_feather)
+    missing_means_all = maps is None or edit.mask_default == "all"
+    return Masks(maps, missing_means_all, edit.mask_invert, edit.mask_feather)
 
 
-def find_strengths(args: argparse.Namespace, names: list[str]) -> Maps | None:
+def find_strengths(edit: Edit, save_dir: Path, names: list[str]) -> Maps | None:
     """Find the strengths that the options name, if any.
 
     Raises:
         ValueError: None in the folder, or none for any input.
     """
-    if not args.strength_dir:
+    if not edit.strength_dir:
         return None
-    maps = Maps(args.strength_dir, args.save_dir, map_values.read_strengths)
+    maps = Maps(edit.strength_dir, save_dir, map_values.read_strengths)
     maps.check_names(names)
     return maps
 

@@ -1,7 +1,7 @@
 """From a list of items to files that are done once: work, records, locks, results and their page."""
 
 from utils.jobs.allocator import keep_freed_memory
-from utils.jobs.job import Item, ItemError
+from utils.jobs.job import Item
 from utils.jobs.launch import Launch, finish, start
 from utils.jobs.noise import ImageNoise, item_noise
 from utils.jobs.results import Result, Writer, make_items
@@ -11,7 +11,6 @@ from utils.jobs.run_key import run_settings
 __all__ = [
     "ImageNoise",
     "Item",
-    "ItemError",
     "Launch",
     "Method",
     "Result",

@@ -38,6 +38,12 @@ class Result:
     problem: str | None = None
     """Why it is none after all."""
 
+    def why_none(self) -> str | None:
+        """Say why this is no result after all; None where it is one."""
+        if self.problem is None and not self.image.isfinite().all():
+            return "the result holds NaN or infinity, in fp32 as well; check weights and config"
+        return self.problem
+
     def to_cpu(self) -> "Result":
         """Return the same with its pictures on the CPU."""
         pictures = {key: getattr(self, key) for key in ("image", "before", "after", "trajectory")}
@@ -102,10 +108,8 @@ class Writer:
             ItemError: One of them is no result.
         """
         for result in results:
-            if result.problem:
-                raise ItemError(result.problem)
-            if not result.image.isfinite().all():
-                raise ItemError("the result holds NaN or infinity, in fp32 as well; check weights and config")
+            if problem := result.why_none():
+                raise ItemError(problem)
         pictures = [images.to_image(result.image) for result in results]
         files: dict[str, bytes] = {}
         for result, picture in zip(results, pictures, strict=True):

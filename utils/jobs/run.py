@@ -1,6 +1,5 @@
 """A run of either method over its items: what is missing is read, computed, written and reported."""
 
-import argparse
 import contextlib
 import errno
 import platform
@@ -13,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from utils import exits, interrupt
-from utils.command import command_line
-from utils.images import Inputs, Latents
+from utils.images import SHEETS, STRIPS, TRAJECTORIES, Inputs, Latents
 from utils.jobs import job, page, report, run_key, shares
-from utils.jobs.launch import Launch, Progress
+from utils.jobs.launch import Launch, Progress, finish
 from utils.jobs.origin import Origin
 from utils.jobs.records import Records
-from utils.jobs.results import SHEETS, STRIPS, TRAJECTORIES, Result, Writer
+from utils.jobs.results import Result, Writer
 from utils.log import log
+from utils.settings import AUTO, Running
 
 Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""
@@ -32,18 +31,18 @@ _ONE_FILE = (
 )
 
 
-def check(args: argparse.Namespace, launch: Launch, settings: dict[str, object]) -> None:
+def check(running: Running, launch: Launch, settings: dict[str, object]) -> None:
     """Refuse a save_dir that is another run's, or that another process is at work on; change nothing.
 
     Raises:
         ValueError: Such a folder, or one that cannot be read.
     """
-    shares.check(args.save_dir, _share(args, launch))
-    run_key.check(args.save_dir, settings, args.overwrite)
+    shares.check(running.save_dir, _share(running, launch))
+    run_key.check(running.save_dir, settings, running.overwrite)
 
 
-def _share(args: argparse.Namespace, launch: Launch) -> shares.Share:
-    return shares.Share(0, 1).part(*(args.shard or (0, 1))).part(launch.rank, launch.world_size)
+def _share(running: Running, launch: Launch) -> shares.Share:
+    return shares.Share(0, 1).part(*(running.shard or (0, 1))).part(launch.rank, launch.world_size)
 
 
 class Method:
@@ -101,62 +100,53 @@ class Run:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        running: Running,
         launch: Launch,
         items: list[job.Item],
         inputs: Inputs | Latents,
         method: Method,
         settings: dict[str, object],
-        parameters: dict[str, object],
-        folders: list[str],
-        labels: dict[str, int] | None = None,
+        writer: Writer,
+        calls_per_item: int,
+        classes: dict[str, int] | None = None,
+        title: str = "",
+        named: dict[str, str] | None = None,
     ):
         """
         Args:
-            args: The options.
+            running: What is read and written.
             launch: This process.
             items: All that the run consists of.
             inputs: Reads what an item needs.
             method: The method on a batch.
-            settings: What makes it this run, from `run_key.run_settings`.
-            parameters: What the PNG files record of how they were made, beside what is common.
-            folders: Those of the results below save_dir: [''] where an item has one result.
-            labels: The class of each input by its relative path, where they differ.
+            settings: What makes it this run, from `run_settings`.
+            writer: Encodes the results of an item.
+            calls_per_item: Network calls that the method makes for an item, for the progress.
+            classes: The class of each input by its relative path, where it counts for the result.
+            title: Of the run's page.
+            named: What the page shows first, by what it is called.
         """
-        self._args, self._launch, self._items = args, launch, items
+        self._running, self._launch, self._items = running, launch, items
         self._inputs, self._method, self._settings = inputs, method, settings
-        self._labels, self._made_from = labels, dict[job.Item, dict[str, object]]()
-        self._share = _share(args, launch)
-        common = {
-            "config": args.config.name,
-            "weights": args.weights.name,
-            "seed": args.seed,
-            "respace_type": args.respace_type,
-            "fit": args.fit,
-        }
-        self._writer = Writer(
-            args.comparison,
-            None if args.no_metadata else {**parameters, **common},
-            (*folders,),
-            bool(args.trajectory),
-            latents=getattr(args, "save_latents", False),
-        )
+        self._writer, self._calls_per_item = writer, calls_per_item
+        self._classes, self._made_from = classes, dict[job.Item, dict[str, object]]()
+        self._share = _share(running, launch)
         self._key = run_key.key(settings)
-        self._about = None if args.no_report else self._describe(parameters["method"], folders)
-        self._records = Records(args.save_dir, self._key, self._process(), args.overwrite)
+        self._about = None if running.no_report else self._describe(title, named or {})
+        self._records = Records(running.save_dir, self._key, self._process(), running.overwrite)
 
-    def _describe(self, method: object, folders: list[str]) -> page.About:
+    def _describe(self, title: str, named: dict[str, str]) -> page.About:
         """Say what the run's page shows of it."""
-        args = self._args
+        writer = self._writer
         return page.About(
-            title=f"{method}: {args.save_dir.absolute().name}",
-            named={"config": args.config.name, "weights": args.weights.name},
+            title=f"{title}: {self._running.save_dir.absolute().name}",
+            named=named,
             settings=self._settings,
-            inputs=args.input_dir,
-            folders=folders,
-            strips=STRIPS if args.comparison else None,
-            sheets=SHEETS if len(folders) > 1 else None,
-            trajectories=TRAJECTORIES if args.trajectory else None,
+            inputs=self._running.input_dir,
+            folders=list(writer.folders),
+            strips=STRIPS if writer.comparison else None,
+            sheets=SHEETS if len(writer.folders) > 1 else None,
+            trajectories=TRAJECTORIES if writer.trajectory else None,
         )
 
     def prepare(self) -> None:
@@ -167,22 +157,19 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(shares.held(self._args.save_dir, self._share))
-                run_key.write(self._args.save_dir, self._settings)
+                stack.enter_context(shares.held(self._running.save_dir, self._share))
+                run_key.write(self._running.save_dir, self._settings)
                 mine = self._share.of(self._items)
-                missing = self._records.missing(mine, self._origin, self._args.verify)
+                missing = self._records.missing(mine, self._origin, self._running.verify)
             except OSError as error:
-                raise ValueError(f"--save_dir {self._args.save_dir}: cannot be written: {error}") from None
+                raise ValueError(f"--save_dir {self._running.save_dir}: cannot be written: {error}") from None
             self._held = stack.pop_all()
         if len(missing) < len(mine):
             log.info(f"{len(mine) - len(missing)} of {len(mine)} were done before")
         self._missing = missing
 
-    def do(self, calls_per_item: int) -> int:
-        """Do what `prepare` found missing.
-
-        Args:
-            calls_per_item: Network calls that the method makes for an item, for the progress.
+    def do(self) -> int:
+        """Do what `prepare` found missing, and leave the group of processes.
 
         Returns:
             Exit code: 0; 3 where some images failed; 75 where the run was interrupted or the disk took no
@@ -190,14 +177,16 @@ class Run:
             launcher would stop the others, which still have work.
         """
         with self._held, interrupt.deferred() as interruption, torch.inference_mode():
-            return self._do(calls_per_item, interruption)
+            code = self._do(interruption)
+        finish()
+        return code
 
-    def _do(self, calls_per_item: int, interruption: interrupt.Interruption) -> int:
+    def _do(self, interruption: interrupt.Interruption) -> int:
         start, stopped = time.monotonic(), None
-        self._progress = Progress(len(self._missing), calls_per_item, self._launch.rank)
+        self._progress = Progress(len(self._missing), self._calls_per_item, self._launch.rank)
         self._method.watch(interruption.check, self._progress.network_called)
-        given = self._args.micro_batch or self._launch.micro_batch
-        self._micro_batch = job.MicroBatch(None if given == command_line.AUTO else given)
+        given = self._running.micro_batch or self._launch.micro_batch
+        self._micro_batch = job.MicroBatch(None if given == AUTO else given)
         steps = (self._load, self._compute, self._save, self._fail)
         work = job.Job(self._micro_batch, *steps, check=interruption.check)
         try:
@@ -214,13 +203,13 @@ class Run:
         return exits.SOME_FAILED if work.outcome.num_failed and alone else exits.DONE
 
     def _origin(self, item: job.Item) -> Origin:
-        facts = {} if self._labels is None else {"class": self._labels[item.name]}
+        facts = {} if self._classes is None else {"class": self._classes[item.name]}
         return Origin(self._inputs.files(item.name), facts)
 
     def _process(self) -> dict[str, object]:
         launch = self._launch
         return {
-            "shard": self._args.shard,
+            "shard": self._running.shard,
             "rank": launch.rank,
             "world_size": launch.world_size,
             "host": platform.node(),
@@ -265,10 +254,14 @@ class Run:
 
     def _finish(self, outcome: job.Outcome, seconds: float, stopped: str | None) -> None:
         """Say and record how it ended."""
-        save_dir, calls = self._args.save_dir, self._progress.num_calls
+        save_dir, calls = self._running.save_dir, self._progress.num_calls
         failed = f", {outcome.num_failed} failed" if outcome.num_failed else ""
         each = f", {calls / outcome.num_done:g} network evaluations each" if outcome.num_done else ""
-        log.info(f"{outcome.num_done} images in {save_dir}{failed}, {seconds:.1f} s{each}")
+        chosen = f", micro-batch {self._micro_batch.size}" if self._running.micro_batch == AUTO else ""
+        done = (
+            f"{outcome.num_done} of {len(self._missing)} images" if stopped else f"{outcome.num_done} images"
+        )
+        log.info(f"{done} in {save_dir}{failed}, {seconds:.1f} s{each}{chosen}")
         if stopped:
             log.error(f"{stopped}; nothing is half written, the same command goes on from here")
         summary = {

@@ -1,9 +1,9 @@
 """What makes a run the same run: run.json in save_dir, and the refusal of another one."""
 
-import argparse
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from utils import files
@@ -11,34 +11,31 @@ from utils.config import Config
 from utils.weights import find_weights
 
 NAME = "run.json"
-_PLACES = ("input_dir", "save_dir")
-_RESOURCES = (
-    *("weights_dir", "micro_batch", "cpu", "offload", "shard", "verify", "overwrite", "dry_run", "no_report"),
-)
-_RESOLVED = ("config", "overrides", "precision")
 _FOLDERS = ("mask_dir", "strength_dir")
 
 
 def run_settings(
-    args: argparse.Namespace, config: Config, timesteps: list[int], dtype: str
+    options: dict[str, object],
+    files: Mapping[str, Path | list[Path] | None],
+    config: Config,
+    timesteps: list[int],
+    dtype: str,
 ) -> dict[str, object]:
     """Collect everything that decides what a run writes, in terms of JSON.
 
-    Every option counts, but those for places and resources: an option added later counts by itself.
     Files count by their content, folders of maps by whether there is one.
 
     Args:
-        args: The options.
+        options: Those that decide it, of `Checked.deciding`.
+        files: What the names of weights and configs among them led to.
         config: Of the network, overrides applied.
         timesteps: That are kept.
         dtype: Of the network's convolutions and linear layers.
     """
-    settings: dict[str, object] = {"config": dataclasses.asdict(config), "timesteps": timesteps}
-    for name, value in vars(args).items():
-        if name in (*_PLACES, *_RESOURCES, *_RESOLVED):
-            continue
-        settings[name] = value is not None if name in _FOLDERS else _by_content(value)
-    settings["precision"] = dtype
+    settings = {name: value is not None if name in _FOLDERS else value for name, value in options.items()}
+    settings |= {name: _by_content(value) for name, value in files.items()}
+    settings |= {"config": dataclasses.asdict(config), "timesteps": timesteps, "precision": dtype}
+    settings.pop("overrides")  # they are in the config
     return json.loads(json.dumps(settings))
 
 

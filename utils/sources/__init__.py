@@ -9,7 +9,6 @@ from utils.sources.source import Source, parse
 from utils.sources.weight_formats import (
     check_regular,
     check_saved,
-    check_whole,
     has_header,
     read_header,
     refuse_start,
@@ -19,7 +18,6 @@ __all__ = [
     "Source",
     "check_regular",
     "check_saved",
-    "check_whole",
     "has_header",
     "parse",
     "read_header",

@@ -1,6 +1,5 @@
 """The published weights that are known by name: `python -m utils.sources.registry` lists them."""
 
-import argparse
 import difflib
 import os
 from dataclasses import dataclass, field, fields
@@ -156,14 +155,3 @@ def _describe_origin(entry: Entry) -> str:
         for m, host in zip(entry.mirrors, hosts, strict=True)
     ]
     return ", ".join(named) or (f"by hand: {entry.page}" if entry.page else "this project")
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights_dir", type=Path, help="folder of downloaded files (default: torch.hub's)")
-    print(table(parser.parse_args(argv).weights_dir))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,10 @@
 """Pairs in .pth files and folders of maps: what is not as expected is refused before it takes memory."""
 
-import argparse
 import logging
 import os
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 from PIL import Image
 
 from utils.images import inputs, maps
+from utils.settings import Edit
+
+OUT = Path("out")
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ def test_maps_do_not_follow_links_out_of_their_folder(tmp_path):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Options over a folder of inputs and one of masks, and what makes a picture in either."""
+    """Settings with a folder of masks beside one of inputs, and what makes a picture in either."""
     for name in ("in", "masks"):
         (tmp_path / name).mkdir()
 
@@ -118,32 +122,27 @@ def folders(tmp_path):
             image.paste(0, (0, 0, 2, 4))
         image.save(tmp_path / name)
 
-    args = argparse.Namespace(
-        input_dir=tmp_path / "in", save_dir=tmp_path / "out", mask_dir=tmp_path / "masks"
-    )
-    args.mask_invert, args.mask_feather, args.mask_default = False, 0, "all"
-    args.strength_dir = None
-    return args, add
+    return Edit(t0=(0.5,), mask_dir=tmp_path / "masks", mask_default="all"), add
 
 
 def test_a_folder_of_masks_with_other_names_is_refused_with_the_nearest(folders):
-    args, add = folders
+    edit, add = folders
     add("masks/photo_mask.png")
     with pytest.raises(ValueError, match=r"photo_mask.png, which has to be named photo.png for photo.jpg"):
-        maps.find_masks(args, ["other.png", "photo.jpg"])
-    args.strength_dir = args.mask_dir
+        maps.find_masks(edit, OUT, ["other.png", "photo.jpg"])
+    edit = replace(edit, strength_dir=edit.mask_dir)
     with pytest.raises(ValueError, match=r"masks: no file belongs to an input by its name; nearest is"):
-        maps.find_strengths(args, ["photo.jpg"])
+        maps.find_strengths(edit, OUT, ["photo.jpg"])
     with pytest.raises(ValueError, match="the inputs have masks of their own"):
-        maps.find_masks(args, ["photo.pth"])
+        maps.find_masks(edit, OUT, ["photo.pth"])
 
 
 def test_names_are_the_same_in_both_spellings_of_an_accent(folders, caplog):
     caplog.set_level(logging.INFO)
-    args, add = folders
+    edit, add = folders
     add("masks/e\u0301.png")
     add("masks/unused.png")
-    found = maps.find_masks(args, ["\u00e9.jpg"])
+    found = maps.find_masks(edit, OUT, ["\u00e9.jpg"])
     assert found.maps.file("\u00e9.jpg") == "e\u0301.png"
     assert "1 of 2 files in" in caplog.text
     assert "belong to no input: unused.png" in caplog.text
@@ -151,14 +150,14 @@ def test_names_are_the_same_in_both_spellings_of_an_accent(folders, caplog):
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_a_mask_that_lets_all_or_nothing_change_is_said(folders, caplog, invert):
-    args, add = folders
-    args.mask_invert = invert
+    edit, add = folders
     for name, value, split in (("a", 255, True), ("b", 255, False), ("c", 0, False), ("d", 0, False)):
         add(f"in/{name}.png")
         if name != "d":
             add(f"masks/{name}.png", value, split)
     names = ["a.png", "b.png", "c.png", "d.png"]
-    reader = inputs.Inputs(args.input_dir, 4, 3, "crop", maps.find_masks(args, names))
+    masks = maps.find_masks(replace(edit, mask_invert=invert), OUT, names)
+    reader = inputs.Inputs(edit.mask_dir.with_name("in"), 4, 3, "crop", masks)
     for name in names * 2:
         reader.load(name)
     extents = ["nothing", "everything"] if invert else ["everything", "nothing"]

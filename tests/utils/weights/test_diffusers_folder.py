@@ -1,6 +1,5 @@
 """Folders of diffusers, made and loaded by diffusers itself: equal outputs, equal pictures, and back."""
 
-import argparse
 import copy
 import json
 import shutil
@@ -14,6 +13,7 @@ from models import CONFIG_CLASSES, build_empty, build_model
 from tools.convert import main as convert
 from utils import assemble, log
 from utils.config import Config, DiffusionConfig, load_config
+from utils.settings import Edit
 from utils.weights.checkpoint import load_weights, open_checkpoint
 from utils.weights.diffusers_folder import read_config
 from utils.weights.diffusers_keys import Structure, key_pairs
@@ -208,8 +208,8 @@ def test_how_the_scheduler_clips_is_obeyed_and_the_rest_is_said(tmp_path, capsys
     assert bool(said) == ("is not followed" in printed)
     trained = assemble.read_trained(config)
     for words in ("ddpm", "ddim", "dpm-solver++"):
-        args = argparse.Namespace(sampler=words, var_type=None, corrector_steps=None)
-        process = assemble.make_process(args, config, trained, [0, 500, 999])
+        edit = Edit(t0=(0.5,), sampler=words)
+        process = assemble.make_process(edit, config, trained, [0, 500, 999])
         far = process.predict_guided(lambda x, t: -9 + 0 * x, torch.ones(1, 3, 2, 2), 2).x_0.max()
         assert far == clip if clip else far > 9
 

@@ -1,0 +1,105 @@
+"""SDEdit on a batch of the work list."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from diffusions import distance, edit, edit_within
+from diffusions.process import Look, Process
+from diffusions.trajectory import Trajectory, frames
+from utils import log
+from utils.assemble.guidance import Guide
+from utils.assemble.tick import Tick, ticking
+from utils.jobs import Item, Result, item_noise
+from utils.settings import Edit
+
+
+class EditBatch:
+    """Edits a batch from each level in turn."""
+
+    def __init__(
+        self,
+        edit: Edit,
+        process: Process,
+        guide: Guide,
+        levels: dict[int, str],
+        classes: Mapping[str, str],
+        tick: Tick | None = None,
+    ):
+        """
+        Args:
+            edit: The settings.
+            process: The sampler.
+            guide: The network, and what guides it.
+            levels: To edit from, each with the folder of its results; none with auto_t0.
+            classes: Name of the class of an input's results, by the input's name; none for no class.
+            tick: Called before each step.
+        """
+        self.edit, self.process, self.guide, self.levels = edit, process, guide, levels
+        self.classes, self.tick = classes, tick
+
+    def __call__(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
+        """Edit a batch from every level, or from one that each image needs; return the results by item."""
+        if self.edit.auto_t0:
+            return self._edit_within(items, tensors)
+        by_level = [self._edit_from(level, items, tensors) for level in self.levels]
+        return [list(row) for row in zip(*by_level, strict=True)]
+
+    def _edit(
+        self, level: int, items: list[Item], tensors: dict[str, Tensor], way: Look | None = None
+    ) -> Tensor:
+        guide = tensors["image"]
+        model, gradient = self.guide.bind([self.classes.get(item.name) for item in items])
+        process = self.process.guided(gradient).watched(ticking(self.tick, way))
+        return edit(
+            *(process, model, guide, level, item_noise(self.edit.seed, items, guide)),
+            mask=tensors.get("mask"),
+            strength=tensors.get("strength"),
+            fixed_noise=self.edit.mask_noise == "fixed",
+            repeats=self.edit.repeats,
+        )
+
+    def _edit_from(self, level: int, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
+        guide, noised = tensors["image"], [None] * len(items)
+        if self.edit.comparison:  # with the first noise that edit draws
+            noised = self.process.diffuse(guide, level, item_noise(self.edit.seed, items, guide)())
+            noised = self.process.shown(noised, level)
+        num_frames = self.edit.trajectory or 1  # the last is the result
+        way = Trajectory(self.process, num_frames - 1, self.edit.repeats * level)
+        edited = self._edit(level, items, tensors, way)
+        ways = frames(edited, way) if self.edit.trajectory else [None] * len(items)
+        folder, rows = self.levels[level], zip(items, edited, noised, ways, strict=True)
+        return [
+            Result(x, z, trajectory=way, folder=folder, notes=self._notes(level, item))
+            for item, x, z, way in rows
+        ]
+
+    def _edit_within(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
+        def edit_rows(rows, level):
+            part = {key: tensor[rows] for key, tensor in tensors.items()}
+            return self._edit(level, [items[row] for row in rows], part)
+
+        def distances(rows, edited):
+            mask = tensors.get("mask")
+            return distance(edited, tensors["image"][rows], None if mask is None else mask[rows])
+
+        limit, num_levels = self.edit.faithfulness, self.process.num_steps
+        found = edit_within(edit_rows, distances, tensors["image"], num_levels, limit)
+        results = []
+        for item, edited, level, value in zip(items, *found, strict=True):
+            if level == 0:
+                problem = f"even 1 step goes further than --faithfulness {limit:g}; allow more"
+                results.append([Result(edited, problem=problem)])
+                continue
+            log.log.info(f"{item.target}: level {level} of {num_levels}, difference {value:.4f}")
+            notes = {**self._notes(level, item), "difference": round(value, 6)}
+            results.append([Result(edited, notes=notes)])
+        return results
+
+    def _notes(self, level: int, item: Item) -> dict[str, object]:
+        return {
+            "class_label": self.guide.guidance.name_of(self.classes.get(item.name)),
+            "edit_steps": level,
+            "t0": round(self.process.t0_at(level), 6),
+            "sigma": round(self.process.sigma(level), 6),
+        }

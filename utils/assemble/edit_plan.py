@@ -1,0 +1,160 @@
+"""From the settings of SDEdit to a plan."""
+
+import math
+from dataclasses import dataclass
+
+from diffusions.process import Process
+from utils import images, jobs, log
+from utils.assemble.edit_batch import EditBatch
+from utils.assemble.guidance import Guidance
+from utils.assemble.levels import choose_levels, describe_levels
+from utils.assemble.networks import Chosen, load_network, settle
+from utils.assemble.plan import Plan
+from utils.assemble.processes import Trained, make_process, read_config, read_timesteps, read_trained
+from utils.config import Config
+from utils.settings import Edit, Network, Running
+
+TITLE = "SDEdit"
+
+
+@dataclass(frozen=True)
+class EditMeans:
+    """What the settings of an edit amount to with a network."""
+
+    edit: Edit
+    timesteps: list[int]
+    process: Process
+    guidance: Guidance
+    levels: dict[int, str]
+    """To edit from, each with the folder of its results; none with auto_t0."""
+
+    @property
+    def calls_a_level(self) -> int:
+        """Network evaluations for an image and a step."""
+        return self.edit.repeats * (self.guidance.calls_per_step + (self.edit.corrector_steps or 0))
+
+    @property
+    def num_calls(self) -> int:
+        """Network evaluations for an image, estimated where the level is searched for."""
+        num_steps = self.process.num_steps
+        searched = round(num_steps * math.log2(num_steps + 1) / 2)
+        return self.calls_a_level * (sum(self.levels) or searched)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What the PNG files record of the method."""
+        edit = self.edit
+        masks = {"mask_noise": edit.mask_noise, "mask_feather": edit.mask_feather} if edit.mask_dir else {}
+        return {
+            "sampler": edit.sampler,
+            "var_type": getattr(self.process, "var_type", None),
+            "repeats": edit.repeats,
+            "mask": bool(edit.mask_dir),
+            "strength": bool(edit.strength_dir),
+            **masks,
+            **self.guidance.parameters,
+        }
+
+
+def find_means(
+    edit: Edit, chosen: Chosen, config: Config, trained: Trained, classes: dict[str, str]
+) -> EditMeans:
+    """Work out what the settings of an edit amount to.
+
+    Args:
+        edit: The settings.
+        chosen: The networks that they name.
+        config: Of the network that edits.
+        trained: Its process.
+        classes: Name of the class of each picture that has one.
+
+    Raises:
+        ValueError: Settings that do not go together or with the network.
+    """
+    timesteps = read_timesteps(edit, config, default_steps=None)
+    process = make_process(edit, config, trained, timesteps)
+    guidance = Guidance(edit, chosen, config, sorted(set(classes.values())) or None)
+    return EditMeans(edit, timesteps, process, guidance, choose_levels(edit, process))
+
+
+def plan_edit(network: Network, edit: Edit, running: Running) -> Plan:
+    """Plan a run of SDEdit.
+
+    Raises:
+        ValueError: It cannot be done; the message says why.
+    """
+    chosen = settle(network, edit, fetch=not running.dry_run)
+    config = read_config(chosen.main.config, network.overrides)
+    trained = read_trained(config)
+    names = images.find_inputs(running, images.WITH_PAIRS, edit.comparison, bool(edit.trajectory))
+    indices, classes = _classes(edit, config, running, names)
+    means = find_means(edit, chosen, config, trained, classes)
+    _warn(means)
+    reader = images.Inputs(
+        *(running.input_dir, config.model.image_size, config.model.in_channels, edit.fit),
+        masks=images.find_masks(edit, running.save_dir, names),
+        strengths=images.find_strengths(edit, running.save_dir, names),
+    )
+    items = jobs.make_items(names, edit.samples)
+
+    def build(launch: jobs.Launch):
+        guide = means.guidance.load(load_network(config, chosen.main.weights, launch), launch)
+        return EditBatch(edit, means.process, guide, means.levels, classes), guide.modules
+
+    return Plan(
+        title=TITLE,
+        network=network,
+        method=edit,
+        running=running,
+        chosen=chosen,
+        config=config,
+        timesteps=means.timesteps,
+        items=items,
+        reader=reader,
+        folders=tuple(means.levels.values()) or ("",),
+        num_calls=means.num_calls,
+        lines=_describe(means, config, len(names), len(items), reader.missing(names)),
+        parameters=means.parameters,
+        build=build,
+        classes=indices,
+    )
+
+
+def _classes(
+    edit: Edit, config: Config, running: Running, names: list[str]
+) -> tuple[dict[str, int] | None, dict[str, str]]:
+    """Return the class of each picture: its index where pictures may differ, and its name."""
+    if edit.class_label is None:
+        return None, {}
+    if not images.differs(edit.class_label):  # a classifier's class, perhaps, of a network without any
+        return None, dict.fromkeys(names, edit.class_label)
+    found = images.read_classes("class_label", edit.class_label, config, running.input_dir, names)
+    return found, {name: str(index) for name, index in found.items()}
+
+
+def _warn(means: EditMeans) -> None:
+    """Say how far the edits go, and when the variance of the steps will show in them."""
+    process = means.process
+    for line in describe_levels(means.edit, process):
+        log.once(line)
+    preserving = process.levels[-1].signal < 1
+    if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:
+        log.once("warning: fixed_large leaves noise in images at few steps, prefer fixed_small")
+
+
+def _describe(
+    means: EditMeans, config: Config, num_inputs: int, num_items: int, missing: list[str]
+) -> list[str]:
+    """Say what a run would do."""
+    side, process = config.model.image_size, means.process
+    num_results = num_items * max(1, len(means.levels))
+    lines = [f"{num_inputs} images at {side}x{side}, {num_results} results", *missing]
+    if means.edit.auto_t0:
+        limit = means.edit.faithfulness
+        return [*lines, f"up to level {process.num_steps}, as far as the difference stays within {limit}"]
+    return lines + [
+        f"level {level} of {process.num_steps}: t0 {process.t0_at(level):g}, timestep "
+        f"{process.timesteps[level - 1]} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
+        f"{level * means.calls_a_level} network evaluations an image"
+        for level in means.levels
+    ]

@@ -1,0 +1,133 @@
+"""What Editor and Translator share: a network that is loaded once, and pictures as people have them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from utils import images, jobs, option, settings
+from utils.assemble.networks import Chosen, Network, load_network, settle
+from utils.assemble.processes import Trained, read_config, read_trained
+from utils.config import Config
+
+Picture = str | Path | Image.Image
+"""The path of a file, or an image of Pillow."""
+Callback = Callable[[int, int | None], None]
+"""Told of each step before it is made: how many were, and of how many; None where that is not known."""
+Build = Callable[[jobs.Launch], tuple[jobs.Sampler, list[nn.Module]]]
+Done = tuple[list[jobs.Result], torch.dtype]
+"""The results of an item, and the precision that they were computed in."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network on its device, and how it was asked for."""
+
+    asked: settings.Network
+    chosen: Chosen
+    config: Config
+    trained: Trained
+    launch: jobs.Launch
+    micro_batch: int
+    network: Network
+
+    @classmethod
+    def load(cls, weights: str | Path, given: dict[str, Any]) -> "Loaded":
+        """Load a network.
+
+        Args:
+            weights: As --weights.
+            given: Options of the network and of where it runs; others are left alone.
+
+        Raises:
+            ValueError: Wrong options, or weights that cannot be had or are wrong.
+        """
+        asked = option.make(settings.Network, {**given, "weights": str(weights)})
+        place = option.make(settings.Place, given)
+        chosen = settle(asked)
+        config = read_config(chosen.main.config, asked.overrides)
+        launch = jobs.start(place.cpu, place.precision, place.compile)
+        size = place.micro_batch if isinstance(place.micro_batch, int) else launch.micro_batch
+        network = load_network(config, chosen.main.weights, launch)
+        return cls(asked, chosen, config, read_trained(config), launch, size, network)
+
+    def choose(self, method: settings.Method) -> Chosen:
+        """Find the other networks that the settings of a call name."""
+        return settle(self.asked, method, main=self.chosen.main)
+
+    def on(self, launch: jobs.Launch) -> Network:
+        """Return the network as a launch wants it: the one that is there, or loaded again in float32."""
+        same = launch.dtype == self.launch.dtype
+        return self.network if same else load_network(self.config, self.chosen.main.weights, launch)
+
+    def to_tensor(self, picture: Image.Image, fit: str) -> Tensor:
+        """Bring a picture to the network's size: [C, H, W] in [-1, 1]."""
+        model = self.config.model
+        return images.to_tensor(images.fit(picture, model.image_size, fit), model.in_channels)
+
+    @torch.inference_mode()
+    def run(self, build: Build, items: Sequence[jobs.Item], rows: Sequence[dict[str, Tensor]]) -> list[Done]:
+        """Do items in micro-batches, each as the commands do it.
+
+        Args:
+            build: Gives the method on a batch, see `jobs.Method`.
+            items: What is done.
+            rows: The tensors of each.
+
+        Returns:
+            The results of each, on the CPU.
+
+        Raises:
+            ValueError: An item has no result; the message says why.
+        """
+        method, done = jobs.Method(build, self.launch), []
+        for start in range(0, len(items), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            batch = {key: torch.stack([row[key] for row in rows[part]]) for key in rows[start]}
+            done += method(list(items[part]), batch)
+        for item, (results, _) in zip(items, done, strict=True):
+            for result in results:
+                if problem := result.why_none():
+                    raise ValueError(f"{item.name}: {problem}")
+        return done
+
+
+def open_picture(picture: Picture, convert: images.Convert = images.to_rgb) -> Image.Image:
+    """Read a picture, or take it as it is, in the mode that `convert` gives.
+
+    Raises:
+        ValueError: A file that is no picture, or a broken one, or a map that may mean several things.
+    """
+    if isinstance(picture, Image.Image):
+        return convert(picture, [])
+    with images.reading(Path(picture), convert=convert) as image:
+        return image.copy()
+
+
+def name_pictures(pictures: Sequence[Picture], names: Sequence[str] | None) -> list[str]:
+    """Return the name of each picture, on which its noise depends: of its file, else its number.
+
+    Raises:
+        ValueError: Names were given, but not one for each.
+    """
+    if names is None:
+        return [Path(x).name if isinstance(x, str | Path) else f"{i}.png" for i, x in enumerate(pictures)]
+    if len(names) != len(pictures):
+        raise ValueError(f"{len(names)} names for {len(pictures)} pictures; give one for each")
+    return list(names)
+
+
+class Counter:
+    """Counts the steps of a call, over its micro-batches, for a callback."""
+
+    def __init__(self, callback: Callback, num_steps: int | None):
+        self._callback, self._num_steps, self._done = callback, num_steps, 0
+
+    def __call__(self) -> None:
+        """Count a step, before it is made."""
+        self._callback(self._done, self._num_steps)
+        self._done += 1

@@ -1,0 +1,92 @@
+"""A plan of a run: everything checked, nothing loaded; it can be said, or started."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from utils import images, jobs, settings
+from utils.assemble.networks import Chosen
+from utils.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a command would do."""
+
+    title: str
+    """Name of the method."""
+    network: settings.Network
+    method: settings.Edit | settings.Translate
+    running: settings.Running
+    chosen: Chosen
+    config: Config
+    timesteps: list[int]
+    items: list[jobs.Item]
+    reader: images.Inputs | images.Latents
+    folders: tuple[str, ...]
+    """Those of the results of an item, below save_dir."""
+    num_calls: int
+    """Network evaluations for an item, as far as they can be told before."""
+    lines: list[str]
+    """What --dry_run says."""
+    parameters: dict[str, object]
+    """What the PNG files record of the method."""
+    build: Callable[[jobs.Launch], tuple[jobs.Sampler, list[nn.Module]]] = field(repr=False)
+    """Loads the networks, and returns the method on a batch."""
+    classes: dict[str, int] | None = None
+    """The class of each input by its relative path, where it counts for the result."""
+
+    def describe(self) -> str:
+        """Say what a run would do."""
+        return "\n".join(self.lines)
+
+    def start(self) -> jobs.Run:
+        """Load the networks, and take the folder of the results and what is missing there.
+
+        Raises:
+            ValueError: Weights that are wrong, or a folder that cannot be used.
+        """
+        running = self.running
+        launch = jobs.start(running.cpu, running.precision, running.compile, bool(running.shard))
+        options = self.network.deciding() | self.method.deciding() | running.deciding()
+        known = jobs.run_settings(
+            options, self.chosen.files(), self.config, self.timesteps, str(launch.dtype)
+        )
+        jobs.check(running, launch, known)
+        named = {"config": self.chosen.main.config.name, "weights": self.network.weights}
+        run = jobs.Run(
+            *(running, launch, self.items, self.reader, jobs.Method(self.build, launch), known),
+            self._writer(),
+            calls_per_item=self.num_calls,
+            classes=self.classes,
+            title=self.title,
+            named=named,
+        )
+        run.prepare()
+        return run
+
+    def _writer(self) -> jobs.Writer:
+        method = self.method
+        recorded = record(self.title, self.chosen, method, self.timesteps) | self.parameters
+        return jobs.Writer(
+            comparison=method.comparison,
+            parameters=None if self.running.no_metadata else recorded,
+            folders=self.folders,
+            trajectory=bool(method.trajectory),
+            latents=getattr(method, "save_latents", False),
+        )
+
+
+def record(title: str, chosen: Chosen, method: settings.Method, timesteps: list[int]) -> dict[str, object]:
+    """Return what the PNG files record of either method."""
+    return {
+        "program": settings.PROGRAM,
+        "method": title,
+        "config": chosen.main.config.name,
+        "weights": chosen.main.weights.name,
+        "seed": method.seed,
+        "respace_type": method.respace_type,
+        "timesteps": len(timesteps),
+        "fit": method.fit,
+    }

@@ -1,0 +1,234 @@
+"""From the settings of DDIB to a plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from diffusions import match_timesteps
+from diffusions.process import Process
+from utils import images, jobs, log, settings
+from utils.assemble.guidance import Guidance
+from utils.assemble.networks import (
+    Chosen,
+    Network,
+    Swap,
+    check_same_images,
+    load_network,
+    settle,
+    unconditional_label,
+)
+from utils.assemble.plan import Plan
+from utils.assemble.processes import Trained, make_solver, read_config, read_timesteps, read_trained
+from utils.assemble.returning import describe_loss
+from utils.assemble.translate_batch import Side, Target, TranslateBatch
+from utils.config import Config, class_name
+from utils.settings import Running, Translate
+
+TITLE, _STEPS = "DDIB", 100
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What the settings of a translation amount to: both ends, and what leads to B."""
+
+    translate: Translate
+    chosen: Chosen
+    config: Config
+    config_B: Config
+    timesteps: list[int]
+    up: tuple[Process, Process]
+    """Encoder and decoder of A."""
+    down: tuple[Process, Process]
+    """Those of B."""
+    guidance: Guidance
+
+    @property
+    def folders(self) -> dict[str, str | None]:
+        """Return the folder of each result, and the class it is of: one folder for each of several."""
+        wanted = self.translate.class_B
+        if len(wanted) > 1:
+            return {f"to_{name}": name for name in wanted}
+        return {"": wanted[0] if wanted else None}
+
+    @property
+    def space(self) -> dict[str, object]:
+        """What a saved latent has to match."""
+        main = self.chosen.main
+        names = {"config": main.config.name, "weights": main.weights.name}
+        return names | {"timesteps": self.timesteps, "solver": self.translate.solver}
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What the PNG files record of the method."""
+        other = self.chosen.other
+        return {
+            "weights_B": other and other.weights.name,
+            "solver": self.translate.solver,
+            "inversion": self.translate.inversion,
+            **self.guidance.parameters,
+        }
+
+    @property
+    def num_calls(self) -> int:
+        """Estimate the network evaluations of an image for plan and progress; a run reports the count."""
+        solver, translate = self.translate.solver, self.translate
+        up = {"heun": 2, "dpm-solver++": 2}.get(solver, 4 if translate.inversion == "fixed_point" else 1)
+        down = 2 if solver == "heun" else 1
+        num_targets = len(self.folders)
+        calls = num_targets * down * self.guidance.calls_per_step + (0 if translate.from_latents else up)
+        if translate.cycle:
+            calls += down + num_targets * (up + down)
+        return self.up[0].num_steps * calls
+
+
+def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[Ends, Trained]:
+    """Work out what the settings of a translation amount to.
+
+    Raises:
+        ValueError: Settings that do not go together or with the networks.
+    """
+    trained, config_B = read_trained(config), config
+    timesteps = read_timesteps(translate, config, default_steps=_STEPS)
+    up = down = make_solver(translate, trained, timesteps)
+    if chosen.other:
+        config_B = read_config(chosen.other.config)
+        check_same_images("--config_B", config_B, "--config", config)
+        trained_B, encoder = read_trained(config_B), up[0]
+        sigmas = [encoder.sigma(level) for level in range(1, encoder.num_steps + 1)]
+        down = make_solver(translate, trained_B, match_timesteps(trained_B.schedule, sigmas))
+    guidance = Guidance(translate, chosen, config_B, translate.class_B or None)
+    return Ends(translate, chosen, config, config_B, timesteps, up, down, guidance), trained
+
+
+def plan_translation(network: settings.Network, translate: Translate, running: Running) -> Plan:
+    """Plan a run of DDIB.
+
+    Raises:
+        ValueError: It cannot be done; the message says why.
+    """
+    chosen = settle(network, translate, fetch=not running.dry_run)
+    config = read_config(chosen.main.config, network.overrides)
+    ends, trained = find_ends(translate, chosen, config)
+    suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
+    names = images.find_inputs(running, suffixes, translate.comparison, bool(translate.trajectory))
+    sources = find_sources(translate, config, running, names)
+    _warn(ends, describe_loss(translate, config, trained, ends.timesteps))
+    return Plan(
+        title=TITLE,
+        network=network,
+        method=translate,
+        running=running,
+        chosen=chosen,
+        config=config,
+        timesteps=ends.timesteps,
+        items=jobs.make_items(names),
+        reader=_reader(ends, running),
+        folders=tuple(ends.folders),
+        num_calls=ends.num_calls,
+        lines=_describe(ends, len(names)),
+        parameters=ends.parameters,
+        build=lambda launch: build(ends, launch, sources),
+        classes=sources,
+    )
+
+
+def find_sources(
+    translate: Translate, config: Config, running: Running, names: list[str]
+) -> dict[str, int] | None:
+    """Return the class of each input, None for a network without classes.
+
+    Raises:
+        ValueError: Such a class does not exist, or the network needs one.
+    """
+    if translate.class_A:
+        return images.read_classes("class_A", translate.class_A, config, running.input_dir, names)
+    if not translate.from_latents and unconditional_label(config) is not None:
+        raise ValueError("give --class_A, the class of the inputs, to a network with classes")
+    return None
+
+
+def build(
+    ends: Ends,
+    launch: jobs.Launch,
+    sources: dict[str, int] | None,
+    tick: Callable[[], None] | None = None,
+    network: Network | None = None,
+):
+    """Load the networks of a translation.
+
+    Args:
+        ends: What it amounts to.
+        launch: Where it runs.
+        sources: Class of each input by its relative path.
+        tick: Called before each step.
+        network: That of A, where it is loaded.
+
+    Returns:
+        The method on a batch, and the networks that it calls.
+
+    Raises:
+        ValueError: Weights that are wrong.
+    """
+    chosen, translate = ends.chosen, ends.translate
+    network = network or load_network(ends.config, chosen.main.weights, launch)
+    other = chosen.other
+    network_B = load_network(ends.config_B, other.weights, launch) if other else network
+    guide = ends.guidance.load(network_B, launch)
+    encoder_B, decoder_B = ends.down
+
+    def target(name: str | None, num_images: int) -> Side:
+        guided, gradient = guide.bind([name] * num_images)
+        plain = network_B.model(guide.label(name, num_images))
+        return Side(encoder_B, decoder_B.guided(gradient), plain, guided)
+
+    def source(labels: Tensor | None) -> Side:
+        model = network.model(labels)
+        return Side(*ends.up, model, model)
+
+    targets = {
+        folder: Target(ends.guidance.name_of(name), partial(target, name))
+        for folder, name in ends.folders.items()
+    }
+    away = [network.module] if other else []
+    swap = Swap(launch.device, away, guide.modules if translate.offload else [])
+    named = partial(class_name, ends.config)
+    return TranslateBatch(translate, source, targets, sources, named, ends.space, swap, tick), [
+        *away,
+        *guide.modules,
+    ]
+
+
+def _reader(ends: Ends, running: Running) -> images.Inputs | images.Latents:
+    model = ends.config.model
+    if ends.translate.from_latents:
+        shape = model.in_channels, model.image_size, model.image_size
+        return images.Latents(running.input_dir, ends.space, shape)
+    return images.Inputs(running.input_dir, model.image_size, model.in_channels, ends.translate.fit)
+
+
+def _describe(ends: Ends, num_inputs: int) -> list[str]:
+    """Say what a run would do."""
+    side, encoder = ends.config.model.image_size, ends.up[0]
+    wanted = ", ".join(ends.translate.class_B) or ends.chosen.other.weights.name
+    top = encoder.num_steps
+    return [
+        f"{num_inputs} images at {side}x{side}, to {wanted}",
+        f"{top} levels up to timestep {ends.timesteps[-1]} of {encoder.num_timesteps}, "
+        f"sigma {encoder.sigma(top):.4g}",
+        f"{ends.num_calls} network evaluations an image",
+    ]
+
+
+def _warn(ends: Ends, loss: str | None) -> None:
+    """Say when the latent is not all noise, and what these steps lose."""
+    process = ends.up[0]
+    last = process.timesteps[-1]
+    if last + 1 < 0.9 * process.num_timesteps:
+        log.once(
+            f"note: the last level is timestep {last} of {process.num_timesteps}, not pure noise, so the "
+            "latent keeps part of the image; see docs/DDIB.md"
+        )
+    if loss:
+        log.once(loss)

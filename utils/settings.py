@@ -1,0 +1,272 @@
+"""What was asked for, as data: made once, checked as it is made, and passed down unchanged.
+
+Each field is an option: `--NAME` of the commands, a keyword in Python. What makes a run the same run is
+read off them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.option import Checked, Number, OneOf, option
+
+VERSION = "0.1.0"
+PROGRAM = f"sdedit-ddib {VERSION}"
+"""What made a file."""
+RESPACE_TYPES = (
+    *("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing"),
+    *("quad", "quad90", "none"),
+)
+VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FITS = ("crop", "pad", "stretch")
+SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
+INVERSIONS = ("target", "source", "fixed_point")
+SAMPLERS = ("ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++")
+AUTO = "auto"
+_ANCESTORS = {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}
+
+
+def var_type(text: str) -> str:
+    """Accept a variance type, also in the spelling of the DDPM programs (fixedsmall, fixedlarge)."""
+    return _ANCESTORS.get(text, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Checked):
+    """A network, as its user names it."""
+
+    config: Path | None = option(None, "YAML file of the network (default: what the weights imply)")
+    weights: str = option(
+        "", "published name (see --list_weights), file, diffusers folder, or http(s):// or hf:// address"
+    )
+    weights_dir: Path | None = option(
+        None, "where downloaded weights are kept (default: the cache of torch.hub)", changes_result=False
+    )
+    overrides: tuple[str, ...] = option(
+        (), "override one config entry, as in --set diffusion.var_type=fixed_large; may be repeated"
+    )
+
+    def check(self) -> None:
+        if not self.weights:
+            raise ValueError("give --weights, the weights of the network; --list_weights prints names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Checked):
+    """What both methods take: which levels and noise, where guidance leads, what is saved beside results."""
+
+    seed: int = option(0, "key of the noise: the same seed gives the same pictures", Number(0, whole=True))
+    respace_type: str = option(
+        "uniform-trailing",
+        f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20",
+    )
+    respace_steps: int | None = option(
+        None, "number of timesteps to keep (default: all that were trained)", Number(1, whole=True)
+    )
+    fit: str = option("crop", "how an image of another size becomes the model's", OneOf(FITS))
+    comparison: bool = option(False, "also save strips that show input, noise and result")
+    trajectory: int | None = option(
+        None,
+        "also save the way to each result, at least 2 frames of it, as a strip and an animated PNG",
+        Number(2, whole=True),
+    )
+    guidance_scale: float = option(
+        1.0,
+        "classifier-free: 1 is none, 2 to 4 lean further towards the class, at twice the cost",
+        Number(0),
+    )
+    unconditional: tuple[str, ...] = option(
+        (), "[CONFIG] WEIGHTS of a network without classes to lean away from, in place of the null_class"
+    )
+    classifier: tuple[str, ...] = option(
+        (), "[CONFIG] WEIGHTS of a classifier of noised images whose gradient leads to the class"
+    )
+    classifier_scale: float = option(1.0, "how strongly the classifier leads", Number(0))
+
+    def check(self) -> None:
+        for name in ("unconditional", "classifier"):
+            words = getattr(self, name)
+            if len(words) > 2:
+                raise ValueError(f"--{name} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
+        if self.unconditional and self.guidance_scale == 1:
+            raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Method):
+    """What SDEdit does to a picture."""
+
+    edit_steps: tuple[int, ...] = option(
+        (),
+        "steps to noise and denoise, of the --respace_steps that are kept: 1 (hardly a change) to all of "
+        "them (a new image); several numbers make a folder each, and a contact sheet an input",
+        Number(1, whole=True),
+    )
+    t0: tuple[float, ...] = option(
+        (),
+        "how far to go, as a fraction of the process: above 0 (hardly a change) to 1 (a new image), to the "
+        "nearest timestep that is kept; try 0.3 to 0.6; several likewise",
+        Number(0, 1, above=True),
+    )
+    auto_t0: bool = option(False, "each image as far as --faithfulness lets it")
+    faithfulness: float | None = option(
+        None,
+        "for --auto_t0: largest root mean square difference from the guide, on [-1, 1]",
+        Number(0),
+    )
+    class_label: str | None = option(
+        None,
+        "class of the results: an index, a name of the config, 'folder' for the name of the folder that "
+        "each is in, or a .csv file of path,class lines (default: no class)",
+    )
+    samples: int | None = option(
+        None, "this many results an input, named _s00 and so on", Number(1, whole=True)
+    )
+    repeats: int = option(1, "times that the result is edited, in all", Number(1, whole=True))
+    sampler: str = option("ddpm", "how to step down", OneOf(SAMPLERS))
+    var_type: str | None = option(None, "variance of a DDPM step (default: the config's)", OneOf(VAR_TYPES))
+    corrector_steps: int | None = option(
+        None, "ve: Langevin steps before each step (default: none)", Number(1, whole=True)
+    )
+    snr: float = option(0.16, "ve: signal-to-noise ratio of the Langevin steps", Number(0))
+    mask_dir: Path | None = option(
+        None, "folder of masks, one for each input of the same relative stem: white may change, black is kept"
+    )
+    mask_invert: bool = option(False, "masks are the other way round: white is kept")
+    mask_feather: float = option(
+        0.0, "soften the edge inside what may change, over so many of the model's pixels", Number(0)
+    )
+    mask_default: str = option(
+        "fail", "an input without a mask is a failed item, or may change everywhere", OneOf(("fail", "all"))
+    )
+    mask_noise: str = option(
+        "fresh",
+        "noise of what is kept: new at every level (paper) or that of the start (released program)",
+        OneOf(("fresh", "fixed")),
+    )
+    strength_dir: Path | None = option(
+        None, "folder of grey pictures, likewise: each pixel goes that share of the way, white all of it"
+    )
+
+    def check(self) -> None:
+        super().check()
+        ways = {"--edit_steps": self.edit_steps, "--t0": self.t0, "--auto_t0": self.auto_t0}
+        given = [flag for flag, value in ways.items() if value]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: give one of them, they say the same")
+        if not given:
+            raise ValueError("how far to go is not said; give --t0 0.5, or --edit_steps, or --auto_t0")
+        if self.auto_t0 != (self.faithfulness is not None):
+            raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
+        if self.auto_t0 and (self.strength_dir or self.comparison or self.trajectory):
+            raise ValueError("--auto_t0: not together with --strength_dir, --comparison or --trajectory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translate(Method):
+    """What DDIB does to a picture."""
+
+    seed: int = option(
+        0, "key of the noise that cycle-diffusion draws; the other solvers draw none", Number(0, whole=True)
+    )
+    respace_type: str = option(
+        "quad90",
+        f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20",
+    )
+    respace_steps: int | None = option(
+        None, "number of timesteps to keep (default: 100)", Number(1, whole=True)
+    )
+    class_A: str | None = option(
+        None,
+        "class of the inputs: an index, a name of the config, 'folder' for the name of the folder that "
+        "each is in, or a .csv file of path,class lines (default: none, for networks without classes)",
+    )
+    class_B: tuple[str, ...] = option(
+        (), "classes of the results, likewise by index or name; several make a folder each, encoded once"
+    )
+    weights_B: str | None = option(
+        None, "another network to decode with, as for --weights (default: that of A)"
+    )
+    config_B: Path | None = option(None, "its config (default: what its weights imply)")
+    offload: bool = option(
+        False, "two networks on a GPU: keep there only the one that is at work", changes_result=False
+    )
+    solver: str = option(
+        "ddim",
+        "how to follow the ODE both ways; cycle-diffusion replays DDPM's noise instead",
+        OneOf(SOLVERS),
+    )
+    inversion: str | None = option(
+        None,
+        "ddim: how to encode; target mirrors each step down, source is openai's, fixed_point solves "
+        "for the exact inverse (default: target)",
+        OneOf(INVERSIONS),
+    )
+    cycle: bool = option(False, "also go back: measure A to A and A to B to A, and the latent")
+    save_latents: bool = option(False, "also save the latents, below save_dir in latents/")
+    from_latents: bool = option(False, "input_dir holds saved latents: only decode them")
+
+    def check(self) -> None:
+        super().check()
+        if self.config_B and not self.weights_B:
+            raise ValueError("--config_B: give its weights too, with --weights_B")
+        if not self.class_B and self.weights_B is None:
+            raise ValueError("give --class_B, the class of the results, or another network with --weights_B")
+        if self.inversion and self.solver != "ddim":
+            raise ValueError(f"--inversion: only for --solver ddim, not {self.solver}")
+        if self.offload and self.weights_B is None:
+            raise ValueError("--offload: only with --weights_B")
+        if self.from_latents and (self.cycle or self.save_latents):
+            raise ValueError("--from_latents: not together with --cycle or --save_latents")
+        if self.solver == "cycle-diffusion" and (self.from_latents or self.save_latents or self.weights_B):
+            raise ValueError("--solver cycle-diffusion: not together with latents in files or --weights_B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(Checked):
+    """Where a network runs, and how."""
+
+    micro_batch: int | str | None = option(
+        None,
+        "images a network call, or auto for the fastest number that fits; changes speed and memory only "
+        "(default: 4 on a CPU, 16 on a GPU)",
+        Number(1, whole=True, words=(AUTO,)),
+        changes_result=False,
+    )
+    precision: str = option(
+        "auto",
+        "of the network's convolutions and linear layers; auto follows accelerate launch, else fp32",
+        OneOf(PRECISIONS),
+    )
+    compile: bool = option(
+        False, "translate the network with torch.compile first, which takes a minute; for long runs on a GPU"
+    )
+    cpu: bool = option(False, "run on the CPU even where there is a GPU", changes_result=False)
+
+    def check(self) -> None:
+        if self.compile and self.micro_batch == AUTO:
+            raise ValueError("--compile: for one size of batch alone; give --micro_batch a number, not auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(Place):
+    """What a run of a command reads and writes."""
+
+    input_dir: Path = option(Path(), "folder of input images, searched recursively", changes_result=False)
+    save_dir: Path = option(Path(), "folder for the results, one PNG an input", changes_result=False)
+    shard: tuple[int, ...] = option(
+        (),
+        "I/N: do only the I-th of N shares of the images, I from 0, as for the jobs of an array",
+        changes_result=False,
+    )
+    verify: bool = option(
+        False, "compare results of before with their hashes; mend what differs", changes_result=False
+    )
+    overwrite: bool = option(False, "replace what another run left in save_dir", changes_result=False)
+    no_metadata: bool = option(False, "do not record in the PNG files how they were made")
+    no_report: bool = option(
+        False, "do not write report.html, the page that shows the run", changes_result=False
+    )
+    dry_run: bool = option(
+        False, "print what would be done, load no weights, write nothing", changes_result=False
+    )
