@@ -34,7 +34,7 @@ def classifier_free(conditional: Model, unconditional: Model, scale: float) -> M
 
 
 def classifier_gradient(
-    classifier: Callable[[Tensor, Tensor], Tensor], labels: Tensor, scale: float
+    classifier: Callable[[Tensor, Tensor], Tensor], labels: int | Tensor, scale: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return scale * grad log p(labels | x_t) as a function of x_t and t (Dhariwal & Nichol 2021).
 
@@ -42,7 +42,7 @@ def classifier_gradient(
 
     Args:
         classifier: (x_t [B, C, ...], t [B]) -> logits [B, classes], trained on noised images.
-        labels: The class that each image leans to, int64 [B].
+        labels: The class to lean to, or that of each image, int64 [B].
         scale: How strongly.
 
     Returns:
@@ -52,7 +52,8 @@ def classifier_gradient(
     def gradient(x_t: Tensor, t: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.detach().clone().requires_grad_()
-            log_probability = classifier(x, t.clone()).log_softmax(dim=1).gather(1, labels[:, None])
+            chosen = torch.as_tensor(labels, device=x.device).expand(len(x)).clone()
+            log_probability = classifier(x, t.clone()).log_softmax(dim=1).gather(1, chosen[:, None])
             return scale * torch.autograd.grad(log_probability.sum(), x)[0]
 
     return gradient

@@ -42,7 +42,8 @@ def test_python_examples_run(page, monkeypatch):
 
 def flags(command) -> set[str]:
     return {name for name in command.build_parser()._option_string_actions if name.startswith("--")} - {
-        "--help"
+        "--help",
+        "--help_all",
     }
 
 

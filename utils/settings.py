@@ -158,8 +158,8 @@ class Edit(Method):
             raise ValueError("how far to go is not said; give --t0 0.5, or --edit_steps, or --auto_t0")
         if self.auto_t0 != (self.faithfulness is not None):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
-        if self.auto_t0 and (self.strength_dir or self.comparison or self.trajectory):
-            raise ValueError("--auto_t0: not together with --strength_dir, --comparison or --trajectory")
+        if self.auto_t0 and (self.strength_dir or self.trajectory):
+            raise ValueError("--auto_t0: not together with --strength_dir or --trajectory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,9 @@ class Place(Checked):
 class Running(Place):
     """What a run of a command reads and writes."""
 
-    input_dir: Path = option(Path(), "folder of input images, searched recursively", changes_result=False)
+    input_dir: Path = option(
+        Path(), "folder of input images, searched recursively, or one image", changes_result=False
+    )
     save_dir: Path = option(Path(), "folder for the results, one PNG an input", changes_result=False)
     shard: tuple[int, ...] = option(
         (),
@@ -270,3 +272,8 @@ class Running(Place):
     dry_run: bool = option(
         False, "print what would be done, load no weights, write nothing", changes_result=False
     )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the inputs, also where one image was named."""
+        return self.input_dir.parent if self.input_dir.is_file() else self.input_dir

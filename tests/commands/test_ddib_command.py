@@ -48,7 +48,7 @@ def run(case, folder, *words):
 def test_every_solver_translates_and_measures_the_way_back(case, tmp_path, capsys, solver):
     found = run(case, tmp_path / "o", *TO_DOG, *SOLVERS[solver], "--cycle", "--comparison")
     assert sorted(name for name in found if "/" not in name or name.startswith("deep")) == NAMES
-    assert capsys.readouterr().err.count("A to B to A 0.") == 5
+    assert capsys.readouterr().err.count("A to dog to A 0.") == 5
     for name in NAMES:
         notes = json.loads(Image.open(tmp_path / "o" / name).text["parameters"])
         assert set(notes["latent"]) == {"mean", "std", "kurtosis", "correlation"}
@@ -194,7 +194,10 @@ def test_the_same_network_twice_is_one_network(case, tmp_path):
         ([*TO_DOG, "--offload"], "--offload: only with"),
         ([*TO_DOG, "--cycle", "--from_latents"], "--from_latents: not together"),
         ([*TO_DOG, "--solver", "cycle-diffusion", "--save_latents"], "cycle-diffusion: not together"),
-        (["--class_A", "folder", "--class_B", "1"], "unknown class 'deep'"),
+        (
+            ["--class_A", "folder", "--class_B", "1"],
+            "put each picture in a folder that is called",
+        ),
         (["--class_A", "gone.csv", "--class_B", "1"], "gone.csv: cannot be read"),
         (["--class_A", "cat", "--class_B", "cow"], "unknown class 'cow'"),
     ],

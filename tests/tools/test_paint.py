@@ -47,13 +47,13 @@ class GatedPainter(paint_edits.Painter):
         self.__dict__ |= vars(painter)
         self.steps = threading.Semaphore(0)
 
-    def edit(self, plan, check, count):
-        def gated():
+    def edit(self, plan, step):
+        def gated(num_done):
             while not self.steps.acquire(timeout=0.02):
-                check()
-            check()
+                step(num_done)
+            step(num_done)
 
-        return super().edit(plan, gated, count)
+        return super().edit(plan, gated)
 
 
 @pytest.mark.parametrize(
@@ -267,12 +267,14 @@ def test_a_full_queue_says_so(painter):
 
 @pytest.mark.parametrize("error", [ValueError("because"), RuntimeError("because"), KeyError("because")])
 def test_a_failed_edit_says_why_and_the_next_is_done(error):
-    def fails(check, count):
+    def fails(step):
         raise error
 
     queue = paint_queue.Queue()
-    bad, good = queue.submit(fails, 1), queue.submit(lambda check, count: b"png", 1)
+    bad, good = queue.submit(fails, 1), queue.submit(lambda step: b"png", 1)
+    deadline = time.monotonic() + 10
     while good.state != "done":
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert (bad.state, good.result) == ("failed", b"png")
     assert "because" in queue.status(bad)["message"]
@@ -283,7 +285,7 @@ def test_a_failed_edit_says_why_and_the_next_is_done(error):
 def test_old_results_are_dropped():
     queue = paint_queue.Queue()
     for _ in range(paint_queue.MAX_KEPT + 3):
-        edit = queue.submit(lambda check, count: b"png", 1)
+        edit = queue.submit(lambda step: b"png", 1)
         while edit.work is not None:
             time.sleep(0.001)
     assert len(queue._edits) <= paint_queue.MAX_KEPT + 1

@@ -8,7 +8,7 @@ from utils import images, jobs, log
 from utils.assemble.edit_batch import EditBatch
 from utils.assemble.guidance import Guidance
 from utils.assemble.levels import choose_levels, describe_levels
-from utils.assemble.networks import Chosen, load_network, settle
+from utils.assemble.networks import Chosen, check_files, load_network, settle
 from utils.assemble.plan import Plan
 from utils.assemble.processes import Trained, make_process, read_config, read_timesteps, read_trained
 from utils.config import Config
@@ -40,16 +40,15 @@ class EditMeans:
         searched = round(num_steps * math.log2(num_steps + 1) / 2)
         return self.calls_a_level * (sum(self.levels) or searched)
 
-    @property
-    def parameters(self) -> dict[str, object]:
-        """What the PNG files record of the method."""
+    def parameters(self, masked: bool) -> dict[str, object]:
+        """Return what the PNG files record of the method, with or without masks."""
         edit = self.edit
-        masks = {"mask_noise": edit.mask_noise, "mask_feather": edit.mask_feather} if edit.mask_dir else {}
+        masks = {"mask_noise": edit.mask_noise, "mask_feather": edit.mask_feather} if masked else {}
         return {
             "sampler": edit.sampler,
             "var_type": getattr(self.process, "var_type", None),
             "repeats": edit.repeats,
-            "mask": bool(edit.mask_dir),
+            "mask": masked,
             "strength": bool(edit.strength_dir),
             **masks,
             **self.guidance.parameters,
@@ -85,13 +84,14 @@ def plan_edit(network: Network, edit: Edit, running: Running) -> Plan:
     """
     chosen = settle(network, edit, fetch=not running.dry_run)
     config = read_config(chosen.main.config, network.overrides)
+    check_files(chosen.main, config)
     trained = read_trained(config)
     names = images.find_inputs(running, images.WITH_PAIRS, edit.comparison, bool(edit.trajectory))
     indices, classes = _classes(edit, config, running, names)
     means = find_means(edit, chosen, config, trained, classes)
     _warn(means)
     reader = images.Inputs(
-        *(running.input_dir, config.model.image_size, config.model.in_channels, edit.fit),
+        *(running.folder, config.model.image_size, config.model.in_channels, edit.fit),
         masks=images.find_masks(edit, running.save_dir, names),
         strengths=images.find_strengths(edit, running.save_dir, names),
     )
@@ -114,7 +114,7 @@ def plan_edit(network: Network, edit: Edit, running: Running) -> Plan:
         folders=tuple(means.levels.values()) or ("",),
         num_calls=means.num_calls,
         lines=_describe(means, config, len(names), len(items), reader.missing(names)),
-        parameters=means.parameters,
+        parameters=means.parameters(masked=reader.masks is not None),
         build=build,
         classes=indices,
     )
@@ -128,7 +128,7 @@ def _classes(
         return None, {}
     if not images.differs(edit.class_label):  # a classifier's class, perhaps, of a network without any
         return None, dict.fromkeys(names, edit.class_label)
-    found = images.read_classes("class_label", edit.class_label, config, running.input_dir, names)
+    found = images.read_classes("class_label", edit.class_label, config, running.folder, names)
     return found, {name: str(index) for name, index in found.items()}
 
 

@@ -127,8 +127,8 @@ class Editor:
         rows = self._rows(means.edit, [picture], {} if mask is None else {"mask": mask})
         [(results, dtype)] = self._run(means, [name], rows, callback)
         chosen = self._loaded.choose(means.edit)
-        parameters = record(TITLE, chosen, means.edit, means.timesteps) | means.parameters
-        parameters["mask"] = mask is not None
+        parameters = record(TITLE, chosen, means.edit, means.timesteps)
+        parameters |= means.parameters(masked=mask is not None)
         notes = {"precision": str(dtype).removeprefix("torch.")}
         [content] = (
             jobs.Writer(False, parameters)

@@ -104,8 +104,11 @@ def open_picture(picture: Picture, convert: images.Convert = images.to_rgb) -> I
     """
     if isinstance(picture, Image.Image):
         return convert(picture, [])
-    with images.reading(Path(picture), convert=convert) as image:
-        return image.copy()
+    try:
+        with images.reading(Path(picture), convert=convert) as image:
+            return image.copy()
+    except ValueError as error:
+        raise ValueError(f"{picture}: {error}") from None
 
 
 def name_pictures(pictures: Sequence[Picture], names: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from utils import settings, sources
 from utils.assemble.processes import Trained, read_trained, trained_alphas
 from utils.config import Config
 from utils.jobs import Launch
-from utils.weights import Shelf, load_weights, open_checkpoint
+from utils.weights import Shelf, check_fits, load_weights, open_checkpoint
 
 
 class Files(NamedTuple):
@@ -78,6 +78,17 @@ def settle(
     weights_B = getattr(method, "weights_B", None)
     other = one(method.config_B, weights_B) if weights_B else None
     return Chosen(main, other, of_words(method.unconditional), of_words(method.classifier))
+
+
+def check_files(files: Files, config: Config) -> None:
+    """Refuse weights that are not those of a config, before anything is loaded.
+
+    Raises:
+        ValueError: Such weights, with what they are.
+    """
+    if files.weights.exists():
+        shelf = Shelf(CONFIG_CLASSES, build_empty)
+        check_fits(files.weights, shelf.shapes(config.model), shelf.describe)
 
 
 def unconditional_label(config: Config) -> int | None:

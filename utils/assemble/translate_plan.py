@@ -14,6 +14,7 @@ from utils.assemble.networks import (
     Chosen,
     Network,
     Swap,
+    check_files,
     check_same_images,
     load_network,
     settle,
@@ -110,6 +111,7 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     """
     chosen = settle(network, translate, fetch=not running.dry_run)
     config = read_config(chosen.main.config, network.overrides)
+    check_files(chosen.main, config)
     ends, trained = find_ends(translate, chosen, config)
     suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
     names = images.find_inputs(running, suffixes, translate.comparison, bool(translate.trajectory))
@@ -143,7 +145,7 @@ def find_sources(
         ValueError: Such a class does not exist, or the network needs one.
     """
     if translate.class_A:
-        return images.read_classes("class_A", translate.class_A, config, running.input_dir, names)
+        return images.read_classes("class_A", translate.class_A, config, running.folder, names)
     if not translate.from_latents and unconditional_label(config) is not None:
         raise ValueError("give --class_A, the class of the inputs, to a network with classes")
     return None
@@ -204,8 +206,8 @@ def _reader(ends: Ends, running: Running) -> images.Inputs | images.Latents:
     model = ends.config.model
     if ends.translate.from_latents:
         shape = model.in_channels, model.image_size, model.image_size
-        return images.Latents(running.input_dir, ends.space, shape)
-    return images.Inputs(running.input_dir, model.image_size, model.in_channels, ends.translate.fit)
+        return images.Latents(running.folder, ends.space, shape)
+    return images.Inputs(running.folder, model.image_size, model.in_channels, ends.translate.fit)
 
 
 def _describe(ends: Ends, num_inputs: int) -> list[str]:

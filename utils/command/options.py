@@ -192,15 +192,16 @@ def _wrong_folders(asked: Asked) -> list[str]:
     read = {name: getattr(method, name, None) for name in ("mask_dir", "strength_dir")}
     read = {"input_dir": running.input_dir, **{name: path for name, path in read.items() if path is not None}}
     for flag, path in read.items():
-        if not path.is_dir():
+        if not path.is_dir() and not (flag == "input_dir" and path.is_file()):
             problems.append(f"--{flag} {path}: {_what_is_there(path)}; give a folder")
     if save_dir.exists() and not save_dir.is_dir():
         problems.append(f"--save_dir {save_dir}: is a file; give a folder, it need not exist yet")
     elif reason := _why_not_writable(save_dir):
         problems.append(f"--save_dir {save_dir}: {reason}; give another folder")
     for flag, path in read.items():
-        if save_dir.resolve() == path.resolve():
-            problems.append(f"--save_dir is the same folder as --{flag}, so results would replace inputs")
+        folder = running.folder if flag == "input_dir" else path
+        if save_dir.resolve() == folder.resolve():
+            problems.append(f"--save_dir is the folder of --{flag}, so results would replace inputs")
     return problems
 
 

@@ -36,6 +36,8 @@ def find_inputs(
     Raises:
         ValueError: There are no images, or a result would take the place of a strip.
     """
+    if running.folder != running.input_dir:
+        return [running.input_dir.name]
     found = paths.search(running.input_dir, running.save_dir, suffixes)
     for line in found.describe():
         once(line)

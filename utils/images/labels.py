@@ -50,7 +50,8 @@ def read_classes(flag: str, given: str, config: Config, input_dir: Path, names: 
             indices[label] = indices[label] if label in indices else class_index(config, label)
         except ValueError as error:
             where = f"the folder of {plain(name)}" if given == BY_FOLDER else f"{given}, for {plain(name)}"
-            raise ValueError(f"--{flag} {given}: {where}: {error}") from None
+            hint = "; put each picture in a folder that is called as its class" if given == BY_FOLDER else ""
+            raise ValueError(f"--{flag} {given}: {where}: {error}{hint}") from None
     return {name: indices[found[name]] for name in names}
 
 

@@ -142,7 +142,7 @@ class Run:
             title=f"{title}: {self._running.save_dir.absolute().name}",
             named=named,
             settings=self._settings,
-            inputs=self._running.input_dir,
+            inputs=self._running.folder,
             folders=list(writer.folders),
             strips=STRIPS if writer.comparison else None,
             sheets=SHEETS if len(writer.folders) > 1 else None,

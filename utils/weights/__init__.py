@@ -1,6 +1,6 @@
 """From a file or folder of weights to a config and a state dict, without running a line of it."""
 
-from utils.weights.checkpoint import Checkpoint, load_weights, open_checkpoint, read_weights
+from utils.weights.checkpoint import Checkpoint, check_fits, load_weights, open_checkpoint, read_weights
 from utils.weights.diffusers_folder import find_weights
 from utils.weights.diffusers_writer import write_folder
 from utils.weights.recognize import Shelf, read_config
@@ -9,6 +9,7 @@ from utils.weights.tensor_file import load_tensors
 __all__ = [
     "Checkpoint",
     "Shelf",
+    "check_fits",
     "find_weights",
     "load_tensors",
     "load_weights",

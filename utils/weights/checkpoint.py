@@ -142,6 +142,15 @@ def load_weights(
     return read_weights(open_checkpoint(path), expected, explain, alphas_cumprod)
 
 
+def check_fits(
+    path: Path, expected: Shapes, explain: Callable[[Checkpoint, Shapes], str] | None = None
+) -> None:
+    """Refuse a checkpoint of another network, by its keys and shapes alone. See `load_weights`."""
+    checkpoint = open_checkpoint(path)
+    if not checkpoint.fits(expected):
+        raise ValueError(_refusal(checkpoint, expected, explain))
+
+
 def read_weights(
     checkpoint: Checkpoint,
     expected: Shapes,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from utils.config import Config, DiffusionConfig
-from utils.images.labels import read_labels
+from utils.images.labels import read_classes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def read(tmp_path):
     def read(data, names=("a.png", "b/c.png")):
         path = tmp_path / "classes.csv"
         path.write_bytes(data)
-        return read_labels(str(path), CONFIG, tmp_path, list(names))
+        return read_classes("class_A", str(path), CONFIG, tmp_path, list(names))
 
     return read
 

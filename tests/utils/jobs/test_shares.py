@@ -58,7 +58,7 @@ def test_many_that_look_at_once_do_not_take_each_other_for_owners(tmp_path):
     with held(tmp_path, Share(0, 1)):
         pass  # it has left its file
     look = (
-        "import sys; from pathlib import Path; from utils.shares import Share, check\n"
+        "import sys; from pathlib import Path; from utils.jobs.shares import Share, check\n"
         "for _ in range(300): check(Path(sys.argv[1]), Share(int(sys.argv[2]), 3))"
     )
     words = [sys.executable, "-c", look, str(tmp_path)]
