@@ -1,5 +1,7 @@
 """Settings of all tests: how much of the long ones is run, and a small case for runs of the commands."""
 
+import logging
+
 import pytest
 import torch
 import yaml
@@ -9,6 +11,7 @@ from safetensors.torch import save_file
 from models import build_model
 from models.adm import ADMConfig
 from tests.commands.command_case import CONFIG, MODEL, Case
+from utils import log
 
 COUNTS = {
     "--kills": 4,
@@ -31,6 +34,14 @@ def pytest_addoption(parser):
 def one_thread():
     """Run the tiny networks on one thread: more of them only wait for one another."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_log():
+    """Let no test see what an earlier one, in whatever order, did with the messages."""
+    log.log.handlers, log.log.propagate = [], True
+    log.log.setLevel(logging.NOTSET)
+    log._said.clear()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
 from utils import assemble, command, option
+from utils.assemble.processes import read_timesteps
 from utils.assemble.returning import describe_loss
 from utils.settings import Translate
 
@@ -149,7 +150,7 @@ def test_what_the_steps_lose_is_said_beforehand(words, said):
     parser = command.make_parser("x", Translate, (), {}, "")
     required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
     translate = option.make(Translate, vars(parser.parse_args([*required, *words.split()])))
-    timesteps = assemble.read_timesteps(translate, config, default_steps=100)
+    timesteps = read_timesteps(translate, config, default_steps=100)
     found = describe_loss(translate, config, assemble.read_trained(config), timesteps)
     assert (found is None) == (said is None), found
     assert said is None or said in found

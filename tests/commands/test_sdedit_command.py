@@ -254,8 +254,7 @@ def test_a_classifier_leads(case, tmp_path, classifier, sampler):
     [
         (["--auto_t0"], "--auto_t0 and --faithfulness go together"),
         (["--edit_steps", "3", "--faithfulness", "0.1"], "--auto_t0 and --faithfulness go together"),
-        (["--auto_t0", "--faithfulness", "0.1", "--comparison"], "not together with"),
-        (["--auto_t0", "--faithfulness", "0.1", "--trajectory", "4"], "--comparison or --trajectory"),
+        (["--auto_t0", "--faithfulness", "0.1", "--trajectory", "4"], "--strength_dir or --trajectory"),
         (["--t0", "0.5", "0.51"], "the same level twice: t0 0.5 is level 5, t0 0.51 is level 5 of 10"),
         (["--edit_steps", "3", "11"], "only 10 timesteps are kept"),
         (["--edit_steps", "3", "--guidance_scale", "3"], "name the class of the results"),

@@ -201,7 +201,7 @@ def test_the_gradient_of_a_linear_classifier(mode):
         told.append(t.tolist())
         return linear(x.flatten(1))
 
-    gradient = classifier_gradient(classifier, label=1, scale=2.5)
+    gradient = classifier_gradient(classifier, labels=1, scale=2.5)
     with mode():
         x = normal(1, 5, 2, 3)
         found = gradient(x, torch.arange(5))

@@ -115,6 +115,7 @@ def clone(tmp_path, monkeypatch) -> Path:
         (tmp_path / "weights" / path.name).symlink_to(path)
     for name in PICTURES:
         copy(ROOT / "assets" / name, tmp_path / "assets" / name)
+    (tmp_path / "assets/strokes.csv").write_text("kiwi.png,kiwi\n")
     for name in ("guides", "masks"):  # of painting.zip
         copy(ROOT / f"assets/edits/{name}/bruise.png", tmp_path / name / "bruise.png")
     linear = (ROOT / CONFIG).read_text().replace("cosine", "linear\n  beta_start: 0.0001\n  beta_end: 0.02")

@@ -8,7 +8,7 @@ import types
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from utils import settings, sources
+from utils import settings
 from utils.command import parser as command_line
 from utils.option import OneOf, make
 from utils.settings import Edit, Method, Network, Running, Translate
@@ -78,6 +78,8 @@ class _ListWeights(argparse.Action):
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
 
     def __call__(self, parser, namespace, values, option_string=None):
+        from utils import sources
+
         print(sources.table(getattr(namespace, "weights_dir", None)))
         parser.exit()
 
@@ -162,6 +164,8 @@ def read(args: argparse.Namespace, kind: type[Method]) -> Asked:
 
 def wrong_files(network: Network, method: Method | None = None) -> list[str]:
     """Say which of the files that settings name are not there."""
+    from utils import sources  # not for help and typos
+
     words = [("config", "weights", network.config, network.weights)]
     if isinstance(method, Translate) and method.weights_B:
         words.append(("config_B", "weights_B", method.config_B, method.weights_B))

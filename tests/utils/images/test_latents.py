@@ -38,7 +38,6 @@ def test_what_was_saved_is_read(tmp_path, load):
         (torch.zeros(1, 3, 8, 8), {}, r"of shape \[1, 3, 8, 8\]"),
         (GOOD > 0, {}, "a latent of type BOOL; allowed are F32, F16, BF16, F64"),
         (GOOD.int(), {}, "of type I32"),
-        (GOOD.to(torch.complex64), {}, "of type C64"),
         (GOOD.to(torch.float8_e4m3fn), {}, "of type F8_E4M3"),
         (GOOD / 0, {}, "the latent holds NaN or infinity"),
         (torch.full((3, 8, 8), 1e300, dtype=torch.float64), {}, "the latent holds NaN or infinity"),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import sample_sdedit
 from utils.sources.hub import HubAddress
-from utils.sources.registry import ROOT, cache_folder, find_entry, main, near_names, read_registry, table
+from utils.sources.registry import ROOT, cache_folder, find_entry, near_names, read_registry, table
 
 REGISTRY = read_registry()
 CONFIGS = {
@@ -104,7 +105,9 @@ def test_the_table_shows_what_is_on_disk(tmp_path, capsys):
     small = REGISTRY["openai/guided-diffusion/lsun_cat"]
     (tmp_path / small.file).write_bytes(b"x")
     assert small.on_disk(tmp_path) == tmp_path / small.file
-    main(["--weights_dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        sample_sdedit.main(["--weights_dir", str(tmp_path), "--list_weights"])
+    assert caught.value.code == 0
     assert re.search(r"guided-diffusion/lsun_cat  +yes", capsys.readouterr().out)
 
 

@@ -12,6 +12,7 @@ from diffusions import DDIM, make_schedule, respace
 from models import CONFIG_CLASSES, build_empty, build_model
 from tools.convert import main as convert
 from utils import assemble, log
+from utils.assemble.processes import make_process
 from utils.config import Config, DiffusionConfig, load_config
 from utils.settings import Edit
 from utils.weights.checkpoint import load_weights, open_checkpoint
@@ -209,7 +210,7 @@ def test_how_the_scheduler_clips_is_obeyed_and_the_rest_is_said(tmp_path, capsys
     trained = assemble.read_trained(config)
     for words in ("ddpm", "ddim", "dpm-solver++"):
         edit = Edit(t0=(0.5,), sampler=words)
-        process = assemble.make_process(edit, config, trained, [0, 500, 999])
+        process = make_process(edit, config, trained, [0, 500, 999])
         far = process.predict_guided(lambda x, t: -9 + 0 * x, torch.ones(1, 3, 2, 2), 2).x_0.max()
         assert far == clip if clip else far > 9
 
