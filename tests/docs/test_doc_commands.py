@@ -83,7 +83,7 @@ NOT_RUN = {
     "bash tools/demo.sh": "installs; its own commands are run below",
     "bash tools/test.sh": "installs, and runs these tests; CI runs it",
     "pip install -r requirements-": "installs; bash tools/test.sh does it too",
-    "python tools/paint.py": "serves until Ctrl-C; tests/tools/test_paint.py starts and ends it",
+    "python -m tools.paint": "serves until Ctrl-C; tests/tools/paint/test_paint.py starts and ends it",
     "python -m pytest tests/faults": "takes long; CI runs it with the counts of tests/conftest.py",
     "pytest tests/faults": "likewise",
     "python -m pytest tests/browser": "runs with these tests",

@@ -7,10 +7,6 @@ import secrets
 import socket
 import sys
 import webbrowser
-from pathlib import Path
-
-if not __package__:  # python tools/paint.py, in place of python -m tools.paint
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils import command, exits, option, settings, threads
 
@@ -20,6 +16,7 @@ HOST = "127.0.0.1"
 def build_parser() -> command.StrictParser:
     """Return the command line."""
     parser = command.StrictParser(__doc__.splitlines()[0])
+    parser.prog = "python -m tools.paint"  # argparse would say __main__.py
     command.add_options(parser, settings.Network, required=("weights",))
     add = parser.add_argument_group("page").add_argument
     add("--port", type=port, default=0, metavar="N", help="of this machine alone; 0 for any that is free")
@@ -50,12 +47,14 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 import uvicorn  # noqa: F401  missing it is said before the weights are read
 
-                from tools import paint_edits, paint_queue, paint_server
+                from tools.paint.edits import Painter
+                from tools.paint.queue import Queue
+                from tools.paint.server import make_app
             except ImportError as error:
                 raise ValueError(f"{error}; pip install -r requirements-paint.txt") from None
-            painter = paint_edits.Painter(load_editor(network, args))
-            queue, token = paint_queue.Queue(), secrets.token_urlsafe(24)
-            server = make_server(paint_server.make_app(painter, queue, token), token)
+            painter = Painter(load_editor(network, args))
+            queue, token = Queue(), secrets.token_urlsafe(24)
+            server = make_server(make_app(painter, queue, token), token)
             address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/"
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes the signal on when it has ended
                 print(f"paint at {address}\n(this machine only; Ctrl-C ends it)", flush=True)
@@ -96,7 +95,7 @@ def make_server(app, token: str):
     """Return what serves the page."""
     import uvicorn
 
-    from tools.paint_connections import protocol_for
+    from tools.paint.connections import protocol_for
 
     return uvicorn.Server(
         uvicorn.Config(

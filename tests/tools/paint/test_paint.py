@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -23,8 +22,21 @@ from tests.test_docs import described, flags
 pytest.importorskip("starlette", reason="pip install -r requirements-paint.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-paint.txt")
 
-from tests.tools.paint_case import TOKEN, Client, body, left_half, make_painter, painting, png, served
-from tools import paint, paint_connections, paint_edits, paint_queue, paint_server
+from tests.tools.paint.paint_case import (
+    TOKEN,
+    Client,
+    GatedPainter,
+    body,
+    left_half,
+    make_painter,
+    painting,
+    png,
+    served,
+)
+from tools.paint import __main__ as paint
+from tools.paint import connections
+from tools.paint.queue import MAX_KEPT, MAX_WAITING, Queue
+from tools.paint.server import MAX_BYTES, PAGE
 
 MASK = base64.b64encode(png(left_half())).decode()
 
@@ -38,22 +50,6 @@ def painter(case):
 def client(painter):
     with served(painter) as client:
         yield client
-
-
-class GatedPainter(paint_edits.Painter):
-    """Waits before every step until it is let."""
-
-    def __init__(self, painter):
-        self.__dict__ |= vars(painter)
-        self.steps = threading.Semaphore(0)
-
-    def edit(self, plan, step):
-        def gated(num_done):
-            while not self.steps.acquire(timeout=0.02):
-                step(num_done)
-            step(num_done)
-
-        return super().edit(plan, gated)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +89,7 @@ def test_edits_do_not_depend_on_those_before(client):
 def test_the_page_and_the_model(client):
     status, headers, content = client.ask("GET", "")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert content == paint_server.PAGE.read_bytes()
+    assert content == PAGE.read_bytes()
     described = json.loads(client.ask("GET", "model")[2])
     assert described["classes"] == ["cat", "dog", "hen"]
     assert described["image_size"] == 16
@@ -107,7 +103,7 @@ def test_the_page_may_load_nothing_from_elsewhere(client):
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert "*" not in policy
-    page = paint_server.PAGE.read_text()
+    page = PAGE.read_text()
     assert re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", page) == ["data:,"]
     assert not re.search(r"url\(|@import|<link rel=.stylesheet|<script src| style=| on\w+=\"", page)
     assert set(re.findall(r"https?://[^\"\s]+", page)) == {"http://www.w3.org/2000/svg"}
@@ -180,7 +176,7 @@ def test_nonsense_is_refused_with_its_reason(client, given, reason):
 
 
 def test_too_much_is_refused(client):
-    status, reason = client.error("POST", "edits", b" " * (paint_server.MAX_BYTES + 1))
+    status, reason = client.error("POST", "edits", b" " * (MAX_BYTES + 1))
     assert (status, reason) == (413, "more than 16777216 bytes; send smaller pictures")
     huge = base64.b64encode(png(Image.new("RGB", (2049, 2048)))).decode()
     status, reason = client.error("POST", "edits", body(guide=huge))
@@ -219,7 +215,7 @@ def test_two_users_are_served_in_turn(painter):
 
 
 def test_connections_that_say_nothing_keep_nobody_out(painter, monkeypatch):
-    monkeypatch.setattr(paint_connections, "MAX_SECONDS", 1)
+    monkeypatch.setattr(connections, "MAX_SECONDS", 1)
     with served(painter) as client:
         kept = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
         kept.request("GET", f"/{TOKEN}/model", headers={"Host": "localhost"})
@@ -259,7 +255,7 @@ def test_edits_are_cancelled(painter):
 def test_a_full_queue_says_so(painter):
     with served(GatedPainter(painter)) as client:
         client.wait(client.submit()["id"], "running")
-        for _ in range(paint_queue.MAX_WAITING):
+        for _ in range(MAX_WAITING):
             client.submit()
         status, reason = client.error("POST", "edits", body())
         assert (status, reason) == (503, "16 edits wait already; try again when some of them are done")
@@ -270,7 +266,7 @@ def test_a_failed_edit_says_why_and_the_next_is_done(error):
     def fails(step):
         raise error
 
-    queue = paint_queue.Queue()
+    queue = Queue()
     bad, good = queue.submit(fails, 1), queue.submit(lambda step: b"png", 1)
     deadline = time.monotonic() + 10
     while good.state != "done":
@@ -283,12 +279,12 @@ def test_a_failed_edit_says_why_and_the_next_is_done(error):
 
 
 def test_old_results_are_dropped():
-    queue = paint_queue.Queue()
-    for _ in range(paint_queue.MAX_KEPT + 3):
+    queue = Queue()
+    for _ in range(MAX_KEPT + 3):
         edit = queue.submit(lambda step: b"png", 1)
         while edit.work is not None:
             time.sleep(0.001)
-    assert len(queue._edits) <= paint_queue.MAX_KEPT + 1
+    assert len(queue._edits) <= MAX_KEPT + 1
     assert queue.close(5)
 
 
@@ -315,9 +311,9 @@ def test_options(case, tmp_path, capsys):
 def test_ctrl_c_ends_it_at_once_and_nothing_is_written(case, tmp_path, number):
     folder = tmp_path / "empty"
     folder.mkdir()
-    words = [sys.executable, str(ROOT / "tools/paint.py"), "-c", str(case.config)]
+    words = [sys.executable, "-m", "tools.paint", "-c", str(case.config)]
     words += ["--weights", str(case.weights), "--cpu"]
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

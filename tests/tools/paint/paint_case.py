@@ -11,7 +11,10 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from tools import paint, paint_edits, paint_queue, paint_server
+from tools.paint import __main__ as paint
+from tools.paint.edits import Painter
+from tools.paint.queue import Queue
+from tools.paint.server import make_app
 from utils.assemble import Editor
 
 TOKEN = "a-token"
@@ -85,15 +88,31 @@ class Client:
         return self.ask("GET", f"edits/{key}/result.png")[2]
 
 
-def make_painter(config, weights) -> paint_edits.Painter:
-    return paint_edits.Painter(Editor.load(weights, config=config, cpu=True))
+def make_painter(config, weights) -> Painter:
+    return Painter(Editor.load(weights, config=config, cpu=True))
+
+
+class GatedPainter(Painter):
+    """Waits before every step until it is let."""
+
+    def __init__(self, painter):
+        self.__dict__ |= vars(painter)
+        self.steps = threading.Semaphore(0)
+
+    def edit(self, plan, step):
+        def gated(num_done):
+            while not self.steps.acquire(timeout=0.02):
+                step(num_done)
+            step(num_done)
+
+        return super().edit(plan, gated)
 
 
 @contextmanager
 def served(painter):
     """Serve a painter on a free port; yields the client."""
-    queue, listener = paint_queue.Queue(), paint.listen(0)
-    server = paint.make_server(paint_server.make_app(painter, queue, TOKEN), TOKEN)
+    queue, listener = Queue(), paint.listen(0)
+    server = paint.make_server(make_app(painter, queue, TOKEN), TOKEN)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tools.paint_edits import Painter, read_wanted
-from tools.paint_queue import BusyError, Edit, Queue
+from tools.paint.edits import Painter, read_wanted
+from tools.paint.queue import BusyError, Edit, Queue
 
-PAGE = Path(__file__).with_name("paint.html")
+PAGE = Path(__file__).with_name("page.html")
 MAX_BYTES = 16 * 1024 * 1024
 """Of a request: guide and mask of 1024x1024 as base64, even of noise."""
 MAX_SECONDS = 60
