@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--features",
         default="2048",
         help=f"for kid and fid: a layer of Inception, {', '.join(metrics.LAYERS)}, or a .safetensors file of "
-        "the demo's judge, see tools/judge.py",
+        "the demo's judge, see tools/demo/judge.py",
     )
     add("--weights_dir", type=Path, help="folder of the weights of LPIPS and Inception, before torch's own")
     add("--download", action="store_true", help="fetch weights that are missing")

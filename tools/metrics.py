@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tools import judge
+from tools.demo import judge
 
 Extract = Callable[[Tensor], Tensor]
 """uint8 pictures [B, 3, H, W] -> features [B, D]."""
@@ -132,7 +132,7 @@ class _Inception(nn.Module):
 
 
 def load_judge(path: Path) -> Extract:
-    """Return the features of a classifier of the demo's fruits, saved by `tools.judge`: 192 of a picture.
+    """Return the 192 features of a classifier of the demo's fruits, saved by `tools.demo.judge`.
 
     Raises:
         ValueError: The file holds something else.
@@ -145,7 +145,7 @@ def load_judge(path: Path) -> Extract:
         network = judge.judge_network(len(state[max(state, key=_depth)]))
         network.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: not a judge of tools.judge: {_first_line(error)}") from None
+        raise ValueError(f"{path}: not a judge of tools.demo.judge: {_first_line(error)}") from None
     return _Judge(network[:-1].eval())
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import sample_sdedit
-from tools import evaluate, judge, metrics
+from tools import evaluate, metrics
+from tools.demo import judge
 
 
 def save(path, pixels):

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sample_sdedit
-from tools import compare_translations, judge
-from tools.train_demo import read_data
+from tools.demo import fruits, judge, translations
 
 NUM_SAMPLES = 8
 
@@ -58,52 +57,60 @@ def judge_sdedit(
     return torch.cat(shares).mean().item(), torch.cat(pictures)
 
 
-def main() -> None:
-    """Train the judge, run both commands, print the table."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line. Plain argparse, as settings are flags of another command in quotes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="train.npz, see weights/README.md")
-    parser.add_argument("--save_dir", type=Path, default=Path("out/evaluate"), help="where pictures go")
-    parser.add_argument(
-        "--edit",
-        default="--respace_type uniform --respace_steps 100 --edit_steps 50",
-        help="SDEdit setting to judge",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
+    add("--save_dir", type=Path, default=Path("out/evaluate"), help="where pictures go")
+    spaced = "--respace_type uniform --respace_steps 100"
+    add("--edit", default=f"{spaced} --edit_steps 50", help="SDEdit setting to judge")
+    add(
         "--labelled",
-        default="--respace_type uniform --respace_steps 100 --edit_steps 65 --guidance_scale 4",
+        default=f"{spaced} --edit_steps 65 --guidance_scale 4",
         help="SDEdit setting to judge with the class label",
     )
-    parser.add_argument(
+    add(
         "--translate",
         default="--solver heun --respace_type quad90 --respace_steps 50",
         help="DDIB setting to judge",
     )
-    args = parser.parse_args()
-    judged, names, accuracy = judge.load_judge(args.data)
-    print(f"judge: {accuracy:.1%} on held-out views", flush=True)
-    sdedit, edited = judge_sdedit(judged, names, args.edit.split(), False, args.save_dir)
-    labelled, edited_labelled = judge_sdedit(judged, names, args.labelled.split(), True, args.save_dir)
-    folders = Path("assets/fruits"), args.save_dir / "ddib"
-    ddib = compare_translations.measure(judged, names, args.translate.split(), *folders)
-    images = read_data(args.data)[0]
+    return parser
+
+
+def judge_copies(found: dict[str, Tensor], images: Tensor) -> list[tuple[str, str]]:
+    """Return rows of the table: how close results, by what made them, are to the training pictures."""
     pool = torch.cat([signature(images), signature(images.flip(3))])
     own = torch.cdist(signature(images[::12]), signature(images))
     own[own < 1e-3] = torch.inf
     near = (own.min(1).values / pool.shape[1] ** 0.5).median().item()
-    rows = [("judge's accuracy on its own split", f"{accuracy:.1%}")]
-    rows += [(f"SDEdit `{args.edit}`: intended class, {NUM_SAMPLES} samples", f"{sdedit:.1%}")]
-    rows += [(f"SDEdit `{args.labelled}` with the label: likewise", f"{labelled:.1%}")]
-    rows += [(f"DDIB `{args.translate}`, all ordered pairs: judged as class B", f"{ddib.share:.1%}")]
-    rows += [("DDIB A to A: largest RMSE on [-1, 1]", f"{ddib.same.max():.4f}")]
-    for name, x in (("SDEdit", edited), ("SDEdit with the label", edited_labelled), ("DDIB", ddib.pictures)):
+    rows = []
+    for name, x in found.items():
         distance, _ = nearest(signature(x), pool)
-        rows += [
-            (f"{name}: median distance to the nearest training picture", f"{distance.median():.3f}"),
-            (
-                f"{name}: closer to one than neighbouring views are ({near:.3f})",
-                f"{(distance < near).double().mean():.1%}",
-            ),
-        ]
+        closer = (distance < near).double().mean()
+        rows.append((f"{name}: median distance to the nearest training picture", f"{distance.median():.3f}"))
+        rows.append((f"{name}: closer to one than neighbouring views are ({near:.3f})", f"{closer:.1%}"))
+    return rows
+
+
+def main() -> None:
+    """Train the judge, run both commands, print the table."""
+    args = build_parser().parse_args()
+    judged, names, accuracy = judge.make_judge(args.data)
+    print(f"judge: {accuracy:.1%} on held-out views", flush=True)
+    sdedit, edited = judge_sdedit(judged, names, args.edit.split(), False, args.save_dir)
+    labelled, edited_labelled = judge_sdedit(judged, names, args.labelled.split(), True, args.save_dir)
+    folders = Path("assets/fruits"), args.save_dir / "ddib"
+    ddib = translations.measure(judged, names, args.translate.split(), *folders)
+    rows = [
+        ("judge's accuracy on its own split", f"{accuracy:.1%}"),
+        (f"SDEdit `{args.edit}`: intended class, {NUM_SAMPLES} samples", f"{sdedit:.1%}"),
+        (f"SDEdit `{args.labelled}` with the label: likewise", f"{labelled:.1%}"),
+        (f"DDIB `{args.translate}`, all ordered pairs: judged as class B", f"{ddib.share:.1%}"),
+        ("DDIB A to A: largest RMSE on [-1, 1]", f"{ddib.same.max():.4f}"),
+    ]
+    found = {"SDEdit": edited, "SDEdit with the label": edited_labelled, "DDIB": ddib.pictures}
+    rows += judge_copies(found, fruits.read(args.data).images)
     print("\n| measure | value |\n|---|---|", *(f"| {a} | {b} |" for a, b in rows), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""The tools that made the demo: what they draw, and that training survives an interruption."""
+"""The tools that make and judge the demo: what they draw, and that training survives an interruption."""
 
 import sys
 
@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.commands.command_case import ROOT
-from tools import draw_strokes, evaluate_demo, judge, train_demo
+from tools.demo import draw_strokes, evaluate, judge, train_shipped
 
 
 def generator():
@@ -20,7 +20,7 @@ def generator():
 def test_augmented_pictures_are_whole_and_lie_on_white():
     dark = torch.full((64, 3, 16, 16), -1.0)
     for size in (8, 16):
-        out = train_demo.augment(dark, size, generator())
+        out = judge.augment(dark, size, generator())
         assert out.shape == (64, 3, size, size)
         assert out.min() >= -1
         assert out.max() <= 1 + 1e-6
@@ -32,12 +32,12 @@ def test_augmented_pictures_are_whole_and_lie_on_white():
 def test_augmented_pictures_differ_in_place_and_side():
     left = torch.ones(64, 1, 16, 16).expand(-1, 3, -1, -1).clone()
     left[:, :, :, :8] = -1
-    out = train_demo.augment(left, 16, generator())
+    out = judge.augment(left, 16, generator())
     weight = (1 - out[:, 0]).sum(1)
     centre = (weight * torch.arange(16)).sum(1) / weight.sum(1)
     assert centre.min() < 5
     assert centre.max() > 10
-    assert torch.equal(out, train_demo.augment(left, 16, generator()))
+    assert torch.equal(out, judge.augment(left, 16, generator()))
 
 
 CONFIG = {
@@ -58,12 +58,12 @@ def test_an_interrupted_training_goes_on_as_if_undisturbed(tmp_path, monkeypatch
     np.savez(tmp_path / "d.npz", images=pictures, labels=np.arange(12) % 2, **names)
 
     def train(name, *words):
-        start = ["train_demo", "--data", f"{tmp_path}/d.npz", "--config", f"{tmp_path}/c.yaml", "--eager"]
+        start = ["train_shipped", "--data", f"{tmp_path}/d.npz", "--config", f"{tmp_path}/c.yaml", "--eager"]
         fixed = ["--batch", "2", "--steps", "6", "--small_steps", "3", "--save_dir", f"{tmp_path}/{name}"]
         monkeypatch.setattr(sys, "argv", [*start, *fixed, *words])
-        train_demo.main()
+        train_shipped.main()
 
-    monkeypatch.setattr(train_demo.Run, "save", interrupt_after(train_demo.Run.save, step=4))
+    monkeypatch.setattr(train_shipped.Run, "save", interrupt_after(train_shipped.Run.save, step=4))
     with pytest.raises(KeyboardInterrupt):
         train("broken", "--save_every", "2")
     monkeypatch.undo()
@@ -114,7 +114,7 @@ def test_signatures_ignore_place_and_size():
     moved[:, 0, 30:62, 0:32] = -0.5
     other = torch.ones(1, 3, 64, 64)
     other[:, 2, 4:36, 10:42] = -0.5
-    pool = evaluate_demo.signature(torch.cat([moved, other]))
-    distance, index = evaluate_demo.nearest(evaluate_demo.signature(picture), pool)
+    pool = evaluate.signature(torch.cat([moved, other]))
+    distance, index = evaluate.nearest(evaluate.signature(picture), pool)
     assert index.item() == 0
     assert distance.item() < 1e-3

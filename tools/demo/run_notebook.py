@@ -1,4 +1,4 @@
-"""Run docs/quickstart.ipynb in a copy of the project and keep its outputs: `python -m tools.run_notebook`.
+"""Run docs/quickstart.ipynb in a copy of the project and keep its outputs.
 
 Readers on GitHub see what it gives; tests/docs/test_notebook.py compares that with a fresh run.
 """
@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 from utils.files import write_atomically
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs/quickstart.ipynb"
 _LEFT_OUT = shutil.ignore_patterns(".*", "out", "runs", "tests", "__pycache__")
 TIMEOUT_S = 600

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tools.train_demo import augment, read_data
+from tools.demo import fruits
 
 CONFIG, WEIGHTS = "configs/demo/fruits64.yaml", "weights/fruits64.safetensors"
 
@@ -34,6 +34,30 @@ def held_out(sources: np.ndarray) -> Tensor:
     """Choose the judge's own test pictures: every sixth run of 20 neighbouring turntable views."""
     views = [int(re.search(r"(\d+)_\d+\.\w+$", source)[1]) for source in sources]
     return torch.tensor([view // 20 % 6 == 3 for view in views])
+
+
+def augment(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Shrink pictures to 0.5 to 1 of the canvas, put them anywhere on it, flip half of them; white around.
+
+    Args:
+        images: In [-1, 1], shape [B, 3, H, H].
+        size: Side of the canvas in pixels, at most H.
+        generator: Source of all choices.
+
+    Returns:
+        Pictures in [-1, 1], shape [B, 3, size, size].
+    """
+    n = len(images)
+    scale, flip, x, y = torch.rand((4, n), generator=generator)
+    scale = 0.5 + 0.5 * scale
+    affine = torch.zeros(n, 2, 3)
+    affine[:, 0, 0] = torch.where(flip < 0.5, -1, 1) / scale
+    affine[:, 1, 1] = 1 / scale
+    affine[:, :, 2] = (2 * torch.stack([x, y], dim=1) - 1) * ((1 - scale) / scale)[:, None]
+    if size != images.shape[-1]:
+        images = F.interpolate(images, size=size, mode="area")
+    grid = F.affine_grid(affine, [n, 3, size, size], align_corners=False)
+    return F.grid_sample(images - 1, grid, align_corners=False) + 1  # outside the picture: 0, hence white
 
 
 def train_judge(images: Tensor, labels: Tensor, test: Tensor, epochs: int = 12) -> tuple[nn.Module, float]:
@@ -71,12 +95,12 @@ def read_pictures(folder: Path) -> dict[str, Tensor]:
     return {p.stem: torch.from_numpy(np.array(Image.open(p))).permute(2, 0, 1) / 127.5 - 1 for p in paths}
 
 
-def load_judge(data: Path) -> tuple[nn.Module, list[str], float]:
+def make_judge(data: Path) -> tuple[nn.Module, list[str], float]:
     """Train the judge on the training pictures; return it, the names of its classes and its accuracy."""
     torch.set_num_threads(os.cpu_count() or 1)
-    images, labels, names, sources = read_data(data)
-    judge, accuracy = train_judge(images, labels, held_out(sources))
-    return judge, names, accuracy
+    pictures = fruits.read(data)
+    judge, accuracy = train_judge(pictures.images, pictures.labels, held_out(pictures.sources))
+    return judge, list(pictures.names), accuracy
 
 
 def run(command: ModuleType, *words: object) -> str:
@@ -94,7 +118,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     parser.add_argument("--save", type=Path, required=True, help="file for it, .safetensors")
     args = parser.parse_args()
-    judge, names, accuracy = load_judge(args.data)
+    judge, names, accuracy = make_judge(args.data)
     save_file({key: value.contiguous() for key, value in judge.state_dict().items()}, args.save)
     print(f"{len(names)} classes, {accuracy:.1%} on held-out views: {args.save}")
 

@@ -1,6 +1,6 @@
 """Draw the stroke paintings of assets/strokes: flat, few colours, rough, as a person would with a mouse.
 
-A file is named after the fruit that it means, so that tools/evaluate_demo.py can judge the result.
+A file is named after the fruit that it means, so that tools/demo/evaluate.py can judge the result.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Train the demo weights: a class-conditional ADM on 64x64 fruit, in two hours on two cores.
+"""Train the demo weights that are shipped: a class-conditional ADM on 64x64 fruit, in two hours on two cores.
 
 Most of the steps run on 32x32 pictures, which cost a quarter and teach colours, shapes and classes; the
 rest on 64x64. Interrupt it at any time: the same command goes on from the last checkpoint.
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -21,43 +20,14 @@ from torchvision.utils import save_image
 
 from diffusions import DDIM, NoiseSchedule, decode, respace
 from models import CONFIG_CLASSES, build_model
+from tools.demo import fruits
+from tools.demo.judge import augment
 from utils.assemble import read_trained
 from utils.config import Config, load_config
 from utils.files import write_atomically
 from utils.weights import load_weights
 
 WARMUP_STEPS, SMALL_SIZE = 200, 32
-
-
-def read_data(path: Path) -> tuple[Tensor, Tensor, list[str], np.ndarray]:
-    """Read images [N, 3, 64, 64] in [-1, 1], labels [N], the names of the classes, the upstream paths [N]."""
-    data = np.load(path)
-    images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return images, torch.from_numpy(data["labels"]).long(), data["class_names"].tolist(), data["sources"]
-
-
-def augment(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Shrink pictures to 0.5 to 1 of the canvas, put them anywhere on it, flip half of them; white around.
-
-    Args:
-        images: In [-1, 1], shape [B, 3, H, H].
-        size: Side of the canvas in pixels, at most H.
-        generator: Source of all choices.
-
-    Returns:
-        Pictures in [-1, 1], shape [B, 3, size, size].
-    """
-    n = len(images)
-    scale, flip, x, y = torch.rand((4, n), generator=generator)
-    scale = 0.5 + 0.5 * scale
-    affine = torch.zeros(n, 2, 3)
-    affine[:, 0, 0] = torch.where(flip < 0.5, -1, 1) / scale
-    affine[:, 1, 1] = 1 / scale
-    affine[:, :, 2] = (2 * torch.stack([x, y], dim=1) - 1) * ((1 - scale) / scale)[:, None]
-    if size != images.shape[-1]:
-        images = F.interpolate(images, size=size, mode="area")
-    grid = F.affine_grid(affine, [n, 3, size, size], align_corners=False)
-    return F.grid_sample(images - 1, grid, align_corners=False) + 1  # outside the picture: 0, hence white
 
 
 @dataclass
@@ -100,7 +70,7 @@ def start(config: Config, weights: Path | None, learning_rate: float, device: to
 
 
 def draw_batch(
-    images: Tensor, labels: Tensor, args: argparse.Namespace, config: Config, step: int
+    pictures: fruits.Fruits, args: argparse.Namespace, config: Config, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw the batch of a step: x_0 and noise [B, 3, S, S], timesteps [B], labels [B].
 
@@ -108,12 +78,12 @@ def draw_batch(
     """
     generator = torch.Generator().manual_seed(step)
     n, num_timesteps = args.batch, config.diffusion.num_timesteps
-    index = torch.randint(len(images), (n,), generator=generator)
+    index = torch.randint(len(pictures.images), (n,), generator=generator)
     x_0 = augment(
-        images[index], SMALL_SIZE if step < args.small_steps else config.model.image_size, generator
+        pictures.images[index], SMALL_SIZE if step < args.small_steps else config.model.image_size, generator
     )
     dropped = torch.rand(n, generator=generator) < args.label_dropout
-    y = torch.where(dropped, config.null_class, labels[index])
+    y = torch.where(dropped, config.null_class, pictures.labels[index])
     # one timestep from each n-th of the range: the same distribution, with less noise in the loss
     fraction = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
     t = (fraction * num_timesteps).long().clamp(max=num_timesteps - 1)
@@ -160,6 +130,11 @@ def save_samples(run: Run, config: Config, schedule: NoiseSchedule, size: int, p
     save_image(x / 2 + 0.5, path, nrow=8, padding=0)
 
 
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network as it is shipped."""
+    save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
+
+
 def save_curve(losses: list[list[float]], path: Path) -> None:
     """Draw the loss over the steps."""
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -174,11 +149,11 @@ def train(args: argparse.Namespace) -> None:
     config = load_config(args.config, CONFIG_CLASSES)
     assert config.diffusion.prediction == "v", "the loss below is that of v-prediction"
     schedule = read_trained(config).schedule
-    images, labels, names, _ = read_data(args.data)
-    assert tuple(names) == config.classes, "the config names other classes than the data"
+    pictures = fruits.read(args.data)
+    assert pictures.names == config.classes, "the config names other classes than the data"
     if args.classes:
-        kept = torch.isin(labels, torch.tensor([names.index(name) for name in args.classes]))
-        images, labels = images[kept], labels[kept]
+        kept = torch.tensor([pictures.names.index(name) for name in args.classes])
+        pictures = pictures.part(torch.isin(pictures.labels, kept).numpy())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = start(config, args.weights, args.learning_rate, device)
     state = args.save_dir / "state.pt"
@@ -188,7 +163,7 @@ def train(args: argparse.Namespace) -> None:
     predict = run.network if args.eager else torch.compile(run.network)
     recent, since = [], time.monotonic()
     while run.step < args.steps:
-        batch = draw_batch(images, labels, args, config, run.step)
+        batch = draw_batch(pictures, args, config, run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(run.step, args)
         recent.append(train_step(run, predict, schedule, tuple(part.to(device) for part in batch)))
@@ -197,10 +172,7 @@ def train(args: argparse.Namespace) -> None:
         if run.step % 100 == 0:
             run.losses.append([run.step, torch.stack(recent).mean().item()])
             pace = (time.monotonic() - since) / len(recent)
-            print(
-                f"step {run.step} of {args.steps}, loss {run.losses[-1][1]:.4f}, {pace:.2f} s a step",
-                flush=True,
-            )
+            print(f"step {run.step}, loss {run.losses[-1][1]:.4f}, {pace:.2f} s a step", flush=True)
             recent, since = [], time.monotonic()
         if run.step % args.save_every == 0 or run.step == args.steps:
             run.save(state)
@@ -208,8 +180,7 @@ def train(args: argparse.Namespace) -> None:
             save_samples(
                 run, config, schedule, batch[0].shape[-1], args.save_dir / f"samples_{run.step:06d}.png"
             )
-    weights = {key: tensor.contiguous() for key, tensor in run.ema.state_dict().items()}
-    save_file(weights, args.save_dir / "fruits64.safetensors")
+    save_weights(run.ema, args.save_dir / "fruits64.safetensors")
     save_curve(run.losses, args.save_dir / "loss.png")
 
 
