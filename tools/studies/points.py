@@ -92,7 +92,11 @@ def train_network(
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))  # forgets the random start quickly
-        with torch.no_grad():
-            torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+        _update_average(ema, network, step)
     return ema.eval().requires_grad_(False), torch.stack(losses).tolist()
+
+
+@torch.no_grad()
+def _update_average(ema: nn.Module, network: nn.Module, step: int) -> None:
+    decay = min(EMA_DECAY, (1 + step) / (10 + step))  # forgets the random start quickly
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)

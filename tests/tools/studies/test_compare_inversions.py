@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusions import BDIA, DDIM, FixedPointInversion, Heun, make_schedule, respace
-from tools.compare_inversions import A, Ancestor, Mixture, OneIteration, measure, true_translation
+from tools.studies.compare_inversions import A, Ancestor, Mixture, OneIteration, measure, true_translation
 
 SCHEDULE = make_schedule("linear", 1000, 1e-4, 0.02)
 

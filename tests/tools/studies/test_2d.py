@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from diffusions import decode, encode
 from models.point_mlp import PointMLP, PointMLPConfig
 from models.precision import cast_network
-from tools import plot_2d, train_2d, transfer_colors
-from tools.domains_2d import BLUR, DOMAINS, WIDTH
-from tools.points import points_process, points_schedule, train_network, v_loss
+from tools.studies import plot_2d, train_2d, transfer_colors
+from tools.studies.domains_2d import BLUR, DOMAINS, WIDTH
+from tools.studies.points import points_process, points_schedule, train_network, v_loss
 
 COUNT = 20000
 TINY = PointMLPConfig(model_channels=16, num_res_blocks=1)
@@ -175,7 +175,9 @@ class InThisProcess:
 
 
 def test_weights_of_something_else_are_refused():
-    with pytest.raises(ValueError, match=r"fruits64\.safetensors: not what tools\.train_2d writes: moons"):
+    with pytest.raises(
+        ValueError, match=r"fruits64\.safetensors: not what tools\.studies\.train_2d writes: moons"
+    ):
         train_2d.load_networks(train_2d.WEIGHTS.with_name("fruits64.safetensors"))
 
 

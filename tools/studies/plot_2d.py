@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 
 from diffusions import decode, encode
 from diffusions.process import Model, Process
-from tools.domains_2d import DOMAINS
-from tools.points import SAMPLERS, points_process
-from tools.train_2d import WEIGHTS, load_networks
+from tools.studies.domains_2d import DOMAINS
+from tools.studies.points import SAMPLERS, points_process
+from tools.studies.train_2d import WEIGHTS, load_networks
 from utils.files import write_atomically
 
 FIGURE = Path("assets/ddib_2d.png")
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--weights", type=Path, default=WEIGHTS, help="what tools.train_2d wrote")
+    add("--weights", type=Path, default=WEIGHTS, help="what tools.studies.train_2d wrote")
     add("--figure", type=Path, default=FIGURE, help="PNG file to draw")
     add("--points", type=int, default=2000, help="points of each domain")
     add("--sampler", choices=SAMPLERS, default="heun", help="heun calls the network twice a step, ddim once")

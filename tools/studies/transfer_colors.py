@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from diffusions import translate
 from diffusions.process import Model
 from models.point_mlp import PointMLP, PointMLPConfig
-from tools.points import points_process, train_network
+from tools.studies.points import points_process, train_network
 from utils import images
 from utils.files import write_atomically
 

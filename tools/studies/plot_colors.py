@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from PIL import Image
 
-from tools.transfer_colors import RESPACE_STEPS, TRAIN_STEPS, to_points, transfer
+from tools.studies.transfer_colors import RESPACE_STEPS, TRAIN_STEPS, to_points, transfer
 from utils import images
 from utils.files import write_atomically
 

@@ -9,8 +9,17 @@ from models import build_model
 from models.adm import ADMConfig
 from models.ddpm_unet import DDPMUNetConfig
 from tests.commands.command_case import MODEL
-from tools import benchmark
-from tools.benchmark import BASE, CONVOLUTION, Contender, bind, choose_contenders, measure, to_table
+from tools.studies.benchmark import measure, speedup, to_table
+from tools.studies.contenders import (
+    BASE,
+    CONVOLUTION,
+    Contender,
+    bind,
+    choose_contenders,
+    convolution_gflops,
+    count_gflops,
+    diffusers_twin,
+)
 
 TINY = DDPMUNetConfig(
     image_size=8, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,)
@@ -21,7 +30,7 @@ THEIRS, THEIRS_KEPT = (Contender("diffusers", torch.float32, keeps) for keeps in
 
 def test_twin_has_the_same_tensors():
     with torch.device("meta"):
-        networks = build_model(TINY), benchmark.diffusers_twin(TINY)
+        networks = build_model(TINY), diffusers_twin(TINY)
     ours, theirs = (sorted(p.numel() for p in network.parameters()) for network in networks)
     assert ours == theirs
 
@@ -52,18 +61,18 @@ def test_a_network_with_classes_is_measured_without_a_rival():
     seconds, memory = measure(contenders, config, batch_size=1, device="cpu", repeats=2)
     assert all(len(seconds[contender]) == 2 and min(seconds[contender]) > 0 for contender in contenders)
     assert all(memory[contender] > 50 for contender in contenders)
-    assert benchmark.count_gflops(config) > 0.01
+    assert count_gflops(config) > 0.01
 
 
 def test_operations_of_a_convolution_are_counted_as_torch_counts_them():
     with torch.device("meta"), torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         width = CONVOLUTION[1]
         torch.conv2d(torch.empty(CONVOLUTION), torch.empty(width, width, 3, 3), padding=1)
-    assert counter.get_total_flops() == benchmark._convolution_gflops() * 1e9
+    assert counter.get_total_flops() == convolution_gflops() * 1e9
 
 
 def test_table_holds_medians_and_paired_ratios():
-    assert benchmark.speedup([4.0, 9.0, 8.0], [2.0, 3.0, 2.0]) == 3.0
+    assert speedup([4.0, 9.0, 8.0], [2.0, 3.0, 2.0]) == 3.0
     seconds = {
         BASE: [4.0, 4.0, 4.0],
         THEIRS: [6.0, 6.0, 9.0],
@@ -73,7 +82,7 @@ def test_table_holds_medians_and_paired_ratios():
     }
     memory = dict.fromkeys(seconds, 7.0) | {OURS: None}
     lines = to_table(seconds, memory, 2, 100.0).splitlines()
-    peak = benchmark._convolution_gflops() / 0.1
+    peak = convolution_gflops() / 0.1
     assert (
         lines[3]
         == f"| diffusers, float32 | 3.000 | 0.67x | 1.00x | 1.00x | 0.67x | 33 | {33.3 / peak:.0%} | 7 |"

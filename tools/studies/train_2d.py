@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from models.point_mlp import PointMLP, PointMLPConfig
-from tools.domains_2d import DOMAINS
-from tools.points import train_network
+from tools.studies.domains_2d import DOMAINS
+from tools.studies.points import train_network
 from utils.files import write_atomically
 
 WEIGHTS = Path("weights/points2d.safetensors")
@@ -44,7 +44,7 @@ def load_networks(path: Path) -> dict[str, PointMLP]:
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"{path}: not what tools.train_2d writes: {name}: {error}") from None
+            raise ValueError(f"{path}: not what tools.studies.train_2d writes: {name}: {error}") from None
         networks[name] = network.eval().requires_grad_(False)
     return networks
 

@@ -17,17 +17,18 @@ from torch import nn
 
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
-from tools.benchmark import CONFIG, DTYPES, describe_machine, draw_inputs, randomize, speedup
+from tools.studies.benchmark import CONFIG, describe_machine, speedup
+from tools.studies.contenders import DTYPES, draw_inputs, randomize
 from utils import jobs
 from utils.config import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
     """Parse the options, measure, print a markdown table."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmark_command",
+        prog="python -m tools.studies.benchmark_command",
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
