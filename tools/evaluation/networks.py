@@ -1,7 +1,6 @@
-"""Networks that judge pictures, from local weights: LPIPS by torchmetrics, KID and FID by torch-fidelity."""
+"""Networks that judge pictures, from local weights: LPIPS by torchmetrics, Inception by torch-fidelity."""
 
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,7 @@ from torch import Tensor, nn
 
 from tools.demo import judge
 
-Extract = Callable[[Tensor], Tensor]
-"""uint8 pictures [B, 3, H, W] -> features [B, D]."""
 LAYERS = ("64", "192", "768", "2048")
-KID_SUBSET, KID_SUBSETS = 1000, 100
 _RELEASES = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 _PACKAGES = "is not installed; pip install -r requirements-eval.txt"
 
@@ -100,7 +96,7 @@ def load_lpips(net: str, path: Path) -> nn.Module:
     return module
 
 
-def load_inception(path: Path, layer: str) -> Extract:
+def load_inception(path: Path, layer: str) -> nn.Module:
     """Return the features of Inception v3 in TensorFlow's edition, which KID and FID are defined with.
 
     Args:
@@ -131,7 +127,7 @@ class _Inception(nn.Module):
         return self.network(pictures)[0]
 
 
-def load_judge(path: Path) -> Extract:
+def load_judge(path: Path) -> nn.Module:
     """Return the 192 features of a classifier of the demo's fruits, saved by `tools.demo.judge`.
 
     Raises:
@@ -164,28 +160,3 @@ def _depth(key: str) -> int:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or repr(error)).splitlines()[0]
-
-
-@torch.inference_mode()
-def features(extract: Extract, batches: Iterable[Tensor]) -> Tensor:
-    """Return the features [N, D] of uint8 pictures, given in batches [B, 3, H, W]."""
-    return torch.cat([extract(batch).cpu() for batch in batches])
-
-
-def kid(found: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Return the kernel inception distance of two sets of features: mean and deviation over subsets."""
-    from torch_fidelity import metric_kid
-
-    size = min(KID_SUBSET, len(found), len(reference))
-    values = metric_kid.kid_features_to_metric(
-        found, reference, kid_subsets=KID_SUBSETS, kid_subset_size=size, verbose=False
-    )
-    return values[metric_kid.KEY_METRIC_KID_MEAN], values[metric_kid.KEY_METRIC_KID_STD]
-
-
-def fid(found: Tensor, reference: Tensor) -> float:
-    """Return the Fréchet inception distance of two sets of features."""
-    from torch_fidelity import metric_fid
-
-    statistics = [metric_fid.fid_features_to_statistics(part) for part in (found, reference)]
-    return metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[metric_fid.KEY_METRIC_FID]
