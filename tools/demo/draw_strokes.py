@@ -3,12 +3,13 @@
 A file is named after the fruit that it means, so that tools/demo/evaluate.py can judge the result.
 """
 
-import argparse
 import math
 import random
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from tools.parser import make_parser
 
 RED, DARK_RED, CRIMSON, GREEN, LEAF = (
     (196, 40, 38),
@@ -157,7 +158,7 @@ def paint(name: str) -> Image.Image:
 
 def main() -> None:
     """Write every picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, __spec__)
     parser.add_argument("--save_dir", type=Path, default=Path("assets/strokes"), help="folder to write to")
     save_dir = parser.parse_args().save_dir
     save_dir.mkdir(parents=True, exist_ok=True)

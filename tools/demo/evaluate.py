@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import sample_sdedit
 from tools.demo import fruits, judge, translations
+from tools.parser import make_parser
 
 NUM_SAMPLES = 8
 
@@ -58,8 +59,8 @@ def judge_sdedit(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line. Plain argparse, as settings are flags of another command in quotes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Return the command line."""
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--save_dir", type=Path, default=Path("out/evaluate"), help="where pictures go")

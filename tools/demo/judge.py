@@ -1,6 +1,5 @@
 """A classifier of the demo's classes, trained apart from the demo network, to judge its results."""
 
-import argparse
 import contextlib
 import io
 import itertools
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tools.demo import fruits
+from tools.parser import make_parser
 
 CONFIG, WEIGHTS = "configs/demo/fruits64.yaml", "weights/fruits64.safetensors"
 
@@ -114,7 +114,7 @@ def run(command: ModuleType, *words: object) -> str:
 
 def main() -> None:
     """Train the judge and save it, for `tools.evaluate --features`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, __spec__)
     parser.add_argument("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     parser.add_argument("--save", type=Path, required=True, help="file for it, .safetensors")
     args = parser.parse_args()

@@ -1,6 +1,5 @@
 """Make the pictures of assets/ from the demo weights: DDIB's inputs, and the figures of README and docs."""
 
-import argparse
 import math
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ import sample_ddib
 import sample_sdedit
 from diffusions import DDIM, DDPM, decode, make_schedule, respace
 from models import CONFIG_CLASSES
+from tools.parser import make_parser
 from utils import assemble, images, jobs
 from utils.config import class_index, load_config
 
@@ -222,7 +222,7 @@ def draw_way(command: ModuleType, source: Path, words: list[str], target: Path) 
 
 def main() -> None:
     """Make everything."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    make_parser(__doc__, __spec__).parse_args()
     sample_fruits(Path("assets/fruits"))
     draw_sdedit(Path("assets/sdedit.png"))
     draw_cases(Path("assets/edits"))

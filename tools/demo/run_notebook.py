@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from tools.parser import make_parser
 from utils.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +40,7 @@ def run(folder: Path) -> nbformat.NotebookNode:
 
 def main() -> None:
     """Run it and store it."""
+    make_parser(__doc__, __spec__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         notebook = run(Path(folder) / "project")
     notebook.metadata.language_info = {"name": "python"}  # not the version that happened to run it

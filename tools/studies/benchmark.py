@@ -4,7 +4,6 @@ Every contender has a process of its own, as its users give it one, and they cal
 moment of the machine meets all alike: read the ratios.
 """
 
-import argparse
 import multiprocessing
 import platform
 import statistics
@@ -18,6 +17,7 @@ import torch
 
 from models import CONFIG_CLASSES
 from models.layers import UNetConfig
+from tools.parser import make_parser
 from tools.studies.contenders import (
     BASE,
     DTYPES,
@@ -35,11 +35,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs/pesser/pytorch_diffusion
 
 def main() -> None:
     """Parse the options, measure, print markdown tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.studies.benchmark",
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--config", type=Path, default=CONFIG, help="of the network, which gets random weights")
     add("--batch_sizes", type=int, nargs="+", default=[1], help="a table each")

@@ -17,6 +17,7 @@ from torch import nn
 
 from models import CONFIG_CLASSES, build_model
 from models.precision import cast_network
+from tools.parser import make_parser
 from tools.studies.benchmark import CONFIG, describe_machine, speedup
 from tools.studies.contenders import DTYPES, draw_inputs, randomize
 from utils import jobs
@@ -27,11 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> None:
     """Parse the options, measure, print a markdown table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.studies.benchmark_command",
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--config", type=Path, default=CONFIG, help="of the network")
     add("--images", type=int, default=64, help="inputs of the command")

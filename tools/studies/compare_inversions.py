@@ -6,7 +6,6 @@ For each solver the table has the network evaluations from A to A, and the mean 
 the input, of A to B from the true translation, and of A to B to A from the input.
 """
 
-import argparse
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +27,7 @@ from diffusions import (
 from diffusions.prediction import to_x_0
 from diffusions.process import Process
 from diffusions.schedule import Schedule
+from tools.parser import make_parser
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,7 @@ def true_translation(points: Tensor, sigma: float) -> Tensor:
 
 def main() -> None:
     """Read the options, measure, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     parser.add_argument("--respacing", default="uniform-linspace", help="which timesteps are kept")
     parser.add_argument("--points", type=int, default=256, help="how many points are translated")
     args = parser.parse_args()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusions import DDPM, edit, respace
+from tools.parser import make_parser
 from utils import assemble, images, jobs
 from utils.jobs import ImageNoise
 
@@ -42,7 +43,7 @@ def sample_edits(
     steps = min(trained.schedule.num_timesteps, round(calls / t0))
     timesteps = respace("uniform-trailing", trained.schedule.num_timesteps, steps)
     process = SAMPLERS[sampler](trained.schedule, timesteps, trained.prediction)
-    model = network.model(assemble.unconditional_label(network.config))
+    model = network.model(network.config.null_class)
     batches = []
     for seed in seeds:
         noise = ImageNoise(seed, [(name, 0) for name in names], guides.shape[1:], guides.device)
@@ -50,11 +51,9 @@ def sample_edits(
     return torch.stack(batches, dim=1)
 
 
-def main() -> None:
-    """Read the options, sample, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network")
     add("--weights", type=Path, default=Path("weights/fruits64.safetensors"), help="its weights")
@@ -62,21 +61,24 @@ def main() -> None:
     add("--num_guides", type=int, default=8, help="how many of them, in order")
     add("--seeds", type=int, default=16, help="edits of each guide")
     add("--t0", type=float, default=0.5, help="where the edits start")
-    add(
-        "--contenders",
-        nargs="+",
-        default=CONTENDERS,
-        help="SAMPLER:CALLS",
-    )
-    args = parser.parse_args()
+    add("--contenders", nargs="+", default=CONTENDERS, help="SAMPLER:CALLS")
+    return parser
+
+
+def read_guides(folder: Path, names: list[str], size: int) -> Tensor:
+    """Read pictures as a run would, [N, 3, size, size] on [-1, 1]."""
+    decoded = [images.fit(images.decode(folder / name), size, "crop") for name in names]
+    return torch.stack([images.to_tensor(image, 3) for image in decoded])
+
+
+def main() -> None:
+    """Read the options, sample, print the table."""
+    args = build_parser().parse_args()
     config = assemble.read_config(args.config)
     place = jobs.start(cpu=False, precision="fp32")
     network = assemble.load_network(config, args.weights, place)
     names = images.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
-    decoded = [
-        images.fit(images.decode(args.guides / name), config.model.image_size, "crop") for name in names
-    ]
-    guides = torch.stack([images.to_tensor(image, 3) for image in decoded]).to(place.device)
+    guides = read_guides(args.guides, names, config.model.image_size).to(place.device)
     guides = guides.contiguous(memory_format=torch.channels_last)
     everything = round(args.t0 * network.trained.schedule.num_timesteps)
 

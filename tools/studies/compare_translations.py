@@ -4,10 +4,10 @@ Each setting translates the pictures of all classes to all classes, as a user wo
 judges the results. A setting with 200 calls takes about 12 minutes on two cores, mostly for the ways back.
 """
 
-import argparse
 from pathlib import Path
 
 from tools.demo import judge, translations
+from tools.parser import make_parser
 
 SETTINGS = [
     "--respace_type uniform --inversion source",
@@ -24,9 +24,7 @@ SETTINGS = [
 
 def main() -> None:
     """Train the judge, measure every setting, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("settings", nargs="*", default=SETTINGS, help="options of sample_ddib.py, a setting in quotes each")
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")

@@ -1,6 +1,5 @@
 """Draw the two landscapes of assets/scenes, between which docs/DDIB.md exchanges the colours."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+
+from tools.parser import make_parser
 
 HEIGHT, WIDTH = 120, 160
 Color = tuple[int, int, int]
@@ -83,9 +84,7 @@ def draw(scene: Scene) -> Image.Image:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     parser.add_argument("--save_dir", type=Path, default=Path("assets/scenes"), help="folder for the two")
     save_dir = parser.parse_args(argv).save_dir
     save_dir.mkdir(parents=True, exist_ok=True)

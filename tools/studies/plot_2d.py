@@ -1,6 +1,5 @@
 """Translate points between the six 2-D domains by DDIB: a figure, and tables of what was measured."""
 
-import argparse
 import io
 import textwrap
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Generator, Tensor
 
 from diffusions import decode, encode
 from diffusions.process import Model, Process
+from tools.parser import make_parser
 from tools.studies.domains_2d import DOMAINS
 from tools.studies.points import SAMPLERS, points_process
 from tools.studies.train_2d import WEIGHTS, load_networks
@@ -111,9 +111,7 @@ def draw(translations: Translations, path: Path, num_points: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options, translate, measure and draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--weights", type=Path, default=WEIGHTS, help="what tools.studies.train_2d wrote")
     add("--figure", type=Path, default=FIGURE, help="PNG file to draw")

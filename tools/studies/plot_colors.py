@@ -1,6 +1,5 @@
 """Draw the figure of the colour transfer: pictures, and their pixels as points in the cube of colours."""
 
-import argparse
 import io
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from PIL import Image
 
+from tools.parser import make_parser
 from tools.studies.transfer_colors import RESPACE_STEPS, TRAIN_STEPS, to_points, transfer
 from utils import images
 from utils.files import write_atomically
@@ -35,9 +35,7 @@ def draw_pixels(axes: Axes, picture: Image.Image) -> None:
 
 def main() -> None:
     """Read the options, transfer and draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     parser.add_argument("--figure", type=Path, default=FIGURE, help="PNG file to draw")
     path = parser.parse_args().figure
     matplotlib.use("Agg")

@@ -1,6 +1,5 @@
 """Train the weights of DDIB's 2-D experiments, one small network a domain, in a few minutes on two cores."""
 
-import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from models.point_mlp import PointMLP, PointMLPConfig
+from tools.parser import make_parser
 from tools.studies.domains_2d import DOMAINS
 from tools.studies.points import train_network
 from utils.files import write_atomically
@@ -51,9 +51,7 @@ def load_networks(path: Path) -> dict[str, PointMLP]:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--weights", type=Path, default=WEIGHTS, help="file to write, all networks in one")
     add("--steps", type=int, default=8000, help="of the optimizer, on 512 fresh points each")

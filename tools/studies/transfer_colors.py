@@ -1,6 +1,5 @@
 """Give one picture the colours of another by DDIB, with two networks trained on the pixels of the two."""
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Generator, Tensor
 from diffusions import translate
 from diffusions.process import Model
 from models.point_mlp import PointMLP, PointMLPConfig
+from tools.parser import make_parser
 from tools.studies.points import points_process, train_network
 from utils import images
 from utils.files import write_atomically
@@ -83,9 +83,7 @@ def transfer(
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and transfer."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("source", type=Path, help="picture that is to have other colours")
     add("reference", type=Path, help="picture that has them")
