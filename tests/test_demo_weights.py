@@ -1,4 +1,4 @@
-"""The shipped weights do what README shows; tools/evaluate_demo.py judges them thoroughly."""
+"""The shipped weights do what README shows; tools/demo/evaluate.py judges them thoroughly."""
 
 import numpy as np
 import pytest

@@ -27,6 +27,8 @@ ALLOWED = {
 }
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+TOOLS = {"paint": set(), "demo": set(), "evaluation": {"demo"}, "studies": {"demo"}}
+"""The rooms of tools/, and which others each builds on."""
 
 
 def sources(room: str) -> list[Path]:
@@ -136,6 +138,14 @@ def test_argparse_ends_in_the_command_line():
             assert "argparse" not in path.read_text(), path
 
 
+def test_rooms_of_tools_build_on_few_others():
+    assert {path.name for path in (ROOT / "tools").iterdir() if any(path.glob("*.py"))} == TOOLS.keys()
+    for room, others in TOOLS.items():
+        for path in sources(f"tools/{room}"):
+            found = {name.split(".")[1] for name in modules(path) if name.startswith("tools.")}
+            assert found <= {room, "parser", *others}, path
+
+
 def test_only_commands_and_tools_import_assemble():
     for room in ALLOWED.keys() - {"utils/assemble"}:
         for path in sources(room):
@@ -164,7 +174,7 @@ def test_importing_the_library_has_no_side_effect():
 
 
 def test_no_unsafe_load_and_no_dynamic_import():
-    for room in [*ALLOWED, "tools", "tools/demo", "."]:
+    for room in [*ALLOWED, "tools", *(f"tools/{room}" for room in TOOLS), "."]:
         for path in (ROOT / room).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call):

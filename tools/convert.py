@@ -9,6 +9,9 @@ import io
 import sys
 from pathlib import Path
 
+if not __package__:  # python tools/convert.py, in place of python -m tools.convert
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 import yaml
 from safetensors.torch import save

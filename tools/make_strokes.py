@@ -1,10 +1,14 @@
 """Turn photos into stroke paintings, as guides for SDEdit: a median filter, then few colours."""
 
-import argparse
+import sys
 from pathlib import Path
+
+if not __package__:  # python tools/make_strokes.py, in place of python -m tools.make_strokes
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from PIL import Image, ImageFilter
 
+from tools.parser import make_parser
 from utils import images
 from utils.files import write_atomically
 
@@ -34,9 +38,7 @@ def to_strokes(photo: Image.Image, colors: int, kernel: int, side: int) -> Image
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and convert a folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--input_dir", type=Path, required=True, help="folder of photos, searched recursively")
     add("--save_dir", type=Path, required=True, help="folder for the paintings, one PNG a photo")

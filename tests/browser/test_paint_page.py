@@ -16,11 +16,10 @@ from utils import images
 pytest.importorskip("starlette", reason="pip install -r requirements-paint.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-paint.txt")
 
-from tests.tools.paint_case import make_painter, pixels, png, served
-from tests.tools.test_paint import GatedPainter
-from tools import paint_server
+from tests.tools.paint.paint_case import GatedPainter, make_painter, pixels, png, served
+from tools.paint.server import PAGE
 
-FILE = paint_server.PAGE.as_uri()
+FILE = PAGE.as_uri()
 CONFIG, WEIGHTS = ROOT / "configs/demo/fruits64.yaml", ROOT / "weights/fruits64.safetensors"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 

@@ -9,7 +9,7 @@ from solver_cases import A_DATA, B_DATA, Calls, Problem, X, errors
 
 from diffusions import BDIA, DDIM, Heun, decode, encode, make_schedule, make_ve_schedule, respace, translate
 from diffusions.process import as_state
-from tools.compare_inversions import A, B, Network
+from tools.studies.compare_inversions import A, B, Network
 
 SINE = {"kind": "sine", "a": 0.3, "b": 0.1, "c": 5.0, "d": 0.01, "e": 0.5}
 SCHEDULES = {

@@ -23,7 +23,7 @@ from solver_cases import A_DATA, Calls, Problem, X, errors
 from diffusions import DDIM, FixedPointInversion, SourceInversion, decode, encode, respace, translate
 from diffusions.inversion import solve
 from diffusions.ve import make_ve_schedule
-from tools.compare_inversions import A, B, Network
+from tools.studies.compare_inversions import A, B, Network
 
 PRECISIONS = [(torch.float64, 1e-10), (torch.float32, 2e-5)]
 CYCLES = ["cycle_ddim50_same_label", "cycle_full1000_same_label"]

@@ -6,7 +6,7 @@ import itertools
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 LAUNCHERS = ("accelerate-launch", "torchrun")
@@ -45,15 +45,21 @@ def _arguments(module: str, words: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
+def _main(module: str) -> Callable[[], int | None]:
+    """Return the main function of a module or, as python -m does, of a room's __main__."""
+    found = importlib.import_module(module)
+    return (importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found).main
+
+
 def call(module: str, words: list[str]) -> None:
     """Run a command of the project in this process; it must end well."""
     with _arguments(module, words):
-        assert not importlib.import_module(module).main(), (module, words)
+        assert not _main(module)(), (module, words)
 
 
 def parse(module: str, words: list[str]) -> argparse.ArgumentParser:
     """Let a command of the project parse its arguments, and return its parser."""
-    main = importlib.import_module(module).main
+    main = _main(module)
     with _arguments(module, words), stopped_after_parsing() as parsers:
         main()
     return parsers[0]
@@ -104,7 +110,7 @@ def unwrap(words: list[str]) -> tuple[str, list[str]]:
     """Return what a line calls in the end, and its arguments; launchers parse their own on the way.
 
     Returns:
-        A module for a Python program, as in tools.paint for python tools/paint.py, else the program.
+        A module for a Python program, as in tools.convert for python tools/convert.py, else the program.
     """
     program, *rest = words
     if re.match(r"[A-Z_]+=", program) or program in ("exec", "srun"):

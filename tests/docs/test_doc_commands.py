@@ -50,7 +50,7 @@ STAND_INS = {
 
 OF_MODULE = {
     "tools.convert": {"SOURCE": "both.pt", "TARGET": "out/w.safetensors", "NAME": "ema.unet_cond"},
-    "tools.transfer_colors": {
+    "tools.studies.transfer_colors": {
         "SOURCE": "assets/fruits/lemon/0.png",
         "REFERENCE": "assets/strokes/kiwi.png",
         "RESULT": "out/colors.png",
@@ -66,15 +66,16 @@ USUAL = f"--weights {WEIGHTS} --input_dir assets/strokes --save_dir out/usual".s
 USUAL += ["--respace_steps", "100", "--edit_steps", "50"]
 """Arguments of sample_sdedit.py where a page has dots."""
 
+_ONCE = f"--config {CONFIG} --repeats 1 --device cpu"
 LESS = {
-    "tools.benchmark": f"--config {CONFIG} --repeats 1 --device cpu --batch_sizes 1 --precisions fp32",
-    "tools.benchmark_command": f"--config {CONFIG} --images 2 --calls 1 --repeats 1 --device cpu",
-    "tools.compare_inversions": "--points 2",
-    "tools.compare_samplers": "--num_guides 1 --seeds 2 --t0 0.01 --contenders ddpm:2",
+    "tools.studies.benchmark": f"{_ONCE} --batch_sizes 1 --precisions fp32",
+    "tools.studies.benchmark_command": f"{_ONCE} --images 2 --calls 1",
+    "tools.studies.compare_inversions": "--points 2",
+    "tools.studies.compare_samplers": "--num_guides 1 --seeds 2 --t0 0.01 --contenders ddpm:2",
     "tools.evaluate": "--metrics l2 --plot out/plot.png",  # the others need weights from elsewhere
-    "tools.plot_2d": "--points 8 --respace_steps 2 --figure out/figure.png",
-    "tools.train_2d": "--steps 2 --processes 1",
-    "tools.transfer_colors": "--train_steps 2 --respace_steps 2",
+    "tools.studies.plot_2d": "--points 8 --respace_steps 2 --figure out/figure.png",
+    "tools.studies.train_2d": "--steps 2 --processes 1",
+    "tools.studies.transfer_colors": "--train_steps 2 --respace_steps 2",
 }
 """What is added to the arguments of a tool so that it does little; the last of two values counts."""
 
@@ -83,14 +84,14 @@ NOT_RUN = {
     "bash tools/demo.sh": "installs; its own commands are run below",
     "bash tools/test.sh": "installs, and runs these tests; CI runs it",
     "pip install -r requirements-": "installs; bash tools/test.sh does it too",
-    "python tools/paint.py": "serves until Ctrl-C; tests/tools/test_paint.py starts and ends it",
+    "python -m tools.paint": "serves until Ctrl-C; tests/tools/paint/test_paint.py starts and ends it",
     "python -m pytest tests/faults": "takes long; CI runs it with the counts of tests/conftest.py",
     "pytest tests/faults": "likewise",
     "python -m pytest tests/browser": "runs with these tests",
-    "python -m tools.train_demo": _PHOTOS,
-    "python -m tools.evaluate_demo": _PHOTOS,
-    "python -m tools.compare_translations": _PHOTOS,
-    "python -m tools.judge": _PHOTOS,
+    "python -m tools.demo.train_shipped": _PHOTOS,
+    "python -m tools.demo.evaluate": _PHOTOS,
+    "python -m tools.studies.compare_translations": _PHOTOS,
+    "python -m tools.demo.judge": _PHOTOS,
     "unzip painting.zip": "what the page saved; tests/browser/test_paint_page.py saves and opens one",
     "ssh -L": "needs another machine",
     "head=$(scontrol": "needs SLURM",
@@ -158,7 +159,7 @@ def variants(command: str) -> list[tuple[str, list[str]]]:
     """Return what a command of a page calls, once for each way that it shows: a module and its arguments."""
     found = []
     for line in alternatives(command):
-        module = re.search(r"-m (tools\.\w+)", line)
+        module = re.search(r"-m (tools[\w.]+)", line)
         stand_ins = STAND_INS | OF_MODULE.get(module and module[1], {})
         found.append(unwrap(complete(line, stand_ins, USUAL)))
     return found
@@ -168,7 +169,7 @@ def reason(command: str) -> str | None:
     return next((NOT_RUN[start] for start in NOT_RUN if command.startswith(start)), None)
 
 
-@pytest.mark.filterwarnings("ignore:std")  # of the one picture that tools.compare_samplers has here
+@pytest.mark.filterwarnings("ignore:std")  # of the one picture that tools.studies.compare_samplers has here
 @pytest.mark.parametrize(("command", "page"), EVERY.items(), ids=identity)
 def test_every_command_runs_or_is_listed(command, page, clone, capfd):
     if reason(command):

@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: requirements-dev.txt")
 pytest.importorskip("ipykernel", reason="needs nbclient and ipykernel: requirements-dev.txt")
 
-from tools import run_notebook
+from tools.demo import run_notebook
 
 STORED = json.loads(run_notebook.NOTEBOOK.read_text())
 SIDE = 96
@@ -45,7 +45,7 @@ def test_it_runs_from_a_clean_state_and_what_is_stored_is_what_it_gives(tmp_path
         assert said(stored) == said(cell)
         for old, new in zip(pictures(stored), pictures(cell), strict=True):
             assert old.shape == new.shape
-            assert np.abs(old - new).mean() < 2, "run python -m tools.run_notebook"  # grey levels
+            assert np.abs(old - new).mean() < 2, "run python -m tools.demo.run_notebook"  # grey levels
 
 
 def check_cells(fresh: list[dict]) -> None:

@@ -11,7 +11,7 @@ from models import build_model
 from models.compiled import CompiledNetwork
 from models.ddpm_unet import DDPMUNetConfig
 from models.precision import cast_network
-from tools.benchmark import randomize
+from tools.studies.contenders import randomize
 
 TINY = DDPMUNetConfig(
     image_size=8, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,)

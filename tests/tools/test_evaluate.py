@@ -11,7 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import sample_sdedit
-from tools import evaluate, judge, metrics
+from tools import evaluate
+from tools.demo import judge
+from tools.evaluation import networks
 
 
 def save(path, pixels):
@@ -85,7 +87,7 @@ def test_lpips_is_that_of_torchmetrics_also_inside_and_outside_of_the_mask(folde
     hub = folders / "hub"
     (hub / "checkpoints").mkdir(parents=True)
     state = torchvision.models.squeezenet1_1(weights=None).state_dict()
-    torch.save(state, hub / "checkpoints" / metrics.PUBLISHED["squeeze"].file)
+    torch.save(state, hub / "checkpoints" / networks.PUBLISHED["squeeze"].file)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
     for index in range(6):
         mask = np.zeros((32, 32))
@@ -110,20 +112,6 @@ def test_lpips_is_that_of_torchmetrics_also_inside_and_outside_of_the_mask(folde
         assert max(values) > 1e-3
 
 
-def test_lpips_takes_the_weights_that_torchvision_publishes(tmp_path):
-    pytest.importorskip("torchmetrics", reason="needs requirements-eval.txt")
-    torchvision = pytest.importorskip("torchvision")
-    torch.manual_seed(0)
-    layers = torchvision.models.alexnet(weights=None).features
-    torch.save({f"features.{key}": value for key, value in layers.state_dict().items()}, tmp_path / "w.pth")
-    seen = metrics.load_lpips("alex", tmp_path / "w.pth").net(x := torch.randn(1, 3, 64, 64))
-    assert torch.allclose(seen[0], layers[:2](x))
-    assert torch.allclose(seen[-1], layers[:12](x))
-    torch.save({}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="not the weights of AlexNet"):
-        metrics.load_lpips("alex", tmp_path / "w.pth")
-
-
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory):
     """A folder with random weights of Inception, under the name and in the layout that are published."""
@@ -137,7 +125,7 @@ def inception(tmp_path_factory):
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
-    torch.save(network.state_dict(), folder / metrics.PUBLISHED["inception"].file)
+    torch.save(network.state_dict(), folder / networks.PUBLISHED["inception"].file)
     return folder
 
 
@@ -155,7 +143,7 @@ def test_kid_and_fid_are_those_of_torch_fidelity(folders, inception, capsys):
         feature_layer_kid="2048",
         feature_layer_fid="192",
         kid_subset_size=6,
-        feature_extractor_weights_path=str(inception / metrics.PUBLISHED["inception"].file),
+        feature_extractor_weights_path=str(inception / networks.PUBLISHED["inception"].file),
         cuda=False,
         cache=False,
         verbose=False,
@@ -184,17 +172,10 @@ def test_missing_weights_are_named_with_where_from_and_where_to(folders, monkeyp
     words = [str(folders / "guides"), str(folders / "results"), "--reference", str(folders / "real")]
     assert evaluate.main([*words, "--weights_dir", str(folders / "own")]) == 2
     message = capsys.readouterr().err
-    assert f"AlexNet are missing: put {metrics.PUBLISHED['alex'].site}alexnet-owt-7be5be79.pth" in message
+    assert f"AlexNet are missing: put {networks.PUBLISHED['alex'].site}alexnet-owt-7be5be79.pth" in message
     assert f"into {folders / 'own'} or {folders / 'hub' / 'checkpoints'}" in message
     assert "weights-inception-2015-12-05-6726825d.pth" in message
     assert "--download" in message
-
-
-def test_weights_are_fetched_when_asked_and_checked(folders, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *given: asked.append(given))
-    path = metrics.find("alex", folders / "own", download=True)
-    assert asked == [("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", str(path), "7be5be79")]
 
 
 class Payload:
@@ -208,7 +189,7 @@ def test_weights_that_would_run_code_are_refused(folders, name, capsys):
         "torchmetrics" if name == "alex" else "torch_fidelity", reason="requirements-eval.txt"
     )
     (folders / "own").mkdir()
-    (folders / "own" / metrics.PUBLISHED[name].file).write_bytes(pickle.dumps(Payload()))
+    (folders / "own" / networks.PUBLISHED[name].file).write_bytes(pickle.dumps(Payload()))
     wanted = ["--metrics", "lpips"] if name == "alex" else ["--metrics", "fid"]
     words = [str(folders / "guides"), str(folders / "results"), "--reference", str(folders / "real"), *wanted]
     assert evaluate.main([*words, "--weights_dir", str(folders / "own")]) == 2
@@ -252,7 +233,7 @@ def test_results_of_other_guides_and_of_other_shapes_are_refused(folders, capsys
 def test_missing_packages_are_named(folders, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image.lpips", None)
     (folders / "own").mkdir()
-    torch.save({}, folders / "own" / metrics.PUBLISHED["alex"].file)
+    torch.save({}, folders / "own" / networks.PUBLISHED["alex"].file)
     words = [str(folders / "guides"), str(folders / "results"), "--weights_dir", str(folders / "own")]
     assert evaluate.main(words) == 2
     assert "torchmetrics is not installed; pip install -r requirements-eval.txt" in capsys.readouterr().err

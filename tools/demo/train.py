@@ -20,6 +20,7 @@ from torchvision.utils import save_image
 from diffusions import DDIM, NoiseSchedule, decode, respace
 from models import CONFIG_CLASSES, build_model
 from tools.demo import fruits
+from tools.parser import make_parser
 from utils.assemble import read_trained
 from utils.config import Config, load_config
 
@@ -210,9 +211,7 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the options and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network and diffusion")

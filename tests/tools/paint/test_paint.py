@@ -1,0 +1,329 @@
+"""The paint page over HTTP: who may ask, what is refused, whose turn it is; its edits are the command's."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+import sample_sdedit
+from tests.commands.command_case import ROOT
+from tests.test_docs import described, flags
+
+pytest.importorskip("starlette", reason="pip install -r requirements-paint.txt")
+pytest.importorskip("uvicorn", reason="pip install -r requirements-paint.txt")
+
+from tests.tools.paint.paint_case import (
+    TOKEN,
+    Client,
+    GatedPainter,
+    body,
+    left_half,
+    make_painter,
+    painting,
+    png,
+    served,
+)
+from tools.paint import __main__ as paint
+from tools.paint import connections
+from tools.paint.queue import MAX_KEPT, MAX_WAITING, Queue
+from tools.paint.server import MAX_BYTES, PAGE
+
+MASK = base64.b64encode(png(left_half())).decode()
+
+
+@pytest.fixture
+def painter(case):
+    return make_painter(case.config, case.weights)
+
+
+@pytest.fixture
+def client(painter):
+    with served(painter) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"seed": 7, "t0": 0.3, "steps": 20, "name": "my picture"}, ["--seed", "7"]),
+        ({"mask": MASK}, []),
+        ({"mask": MASK, "mask_feather": 3}, ["--mask_feather", "3"]),
+        (
+            {"class_label": "hen", "guidance_scale": 4},
+            ["--class_label", "hen", "--guidance_scale", "4"],
+        ),
+    ],
+    ids=["plain", "numbers", "mask", "feather", "class"],
+)
+def test_result_is_the_file_of_the_command(case, client, tmp_path, changes, words):
+    found = client.result(**changes)
+    sent = body(**changes)
+    words += ["--t0", str(sent["t0"]), "--respace_steps", str(sent["steps"])]
+    for key, folder in (("guide", "guides"), ("mask", "masks")):
+        if key in sent:
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / f"{sent['name']}.png").write_bytes(base64.b64decode(sent[key]))
+            words += [{"guide": "--input_dir", "mask": "--mask_dir"}[key], str(tmp_path / folder)]
+    words += ["-c", str(case.config), "--weights", str(case.weights), "--save_dir", str(tmp_path / "o")]
+    assert sample_sdedit.main([*words, "--cpu"]) == 0
+    assert found == (tmp_path / "o" / f"{sent['name']}.png").read_bytes()
+
+
+def test_edits_do_not_depend_on_those_before(client):
+    first = client.result()
+    client.result(class_label="cat", seed=3)
+    assert client.result() == first
+
+
+def test_the_page_and_the_model(client):
+    status, headers, content = client.ask("GET", "")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert content == PAGE.read_bytes()
+    described = json.loads(client.ask("GET", "model")[2])
+    assert described["classes"] == ["cat", "dog", "hen"]
+    assert described["image_size"] == 16
+    assert described["without_class"] is True
+    status, headers, _ = client.ask("GET", "", prefix=client.prefix.rstrip("/"))
+    assert (status, headers["location"]) == (307, client.prefix)
+
+
+def test_the_page_may_load_nothing_from_elsewhere(client):
+    policy = client.ask("GET", "")[1]["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "*" not in policy
+    page = PAGE.read_text()
+    assert re.findall(r"(?:src|href)=[\"']?([^\"' >]+)", page) == ["data:,"]
+    assert not re.search(r"url\(|@import|<link rel=.stylesheet|<script src| style=| on\w+=\"", page)
+    assert set(re.findall(r"https?://[^\"\s]+", page)) == {"http://www.w3.org/2000/svg"}
+
+
+@pytest.mark.parametrize("prefix", ["/", "/other/", "/a-toke/", "/%C3%A9/", "//a-token/"])
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "model"), ("POST", "edits")])
+def test_a_wrong_token_is_refused(client, prefix, method, path):
+    status, reason = client.error(method, path, prefix=prefix)
+    assert (status, reason) == (403, "wrong token; open the address that the terminal shows")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example:80", ""])
+def test_another_name_of_this_machine_is_refused(client, host):
+    assert client.error("GET", "model", headers={"Host": host})[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9", "localhost:8080"])
+def test_a_tunnel_may_end_at_another_port(client, host):
+    assert client.ask("GET", "model", headers={"Host": host})[0] == 200
+
+
+def test_other_origins_are_told_nothing(client):
+    for method in ("GET", "OPTIONS"):
+        headers = client.ask(method, "model", headers={"Origin": "http://evil.example"})[1]
+        assert not [key for key in headers if key.startswith("access-control")]
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+NONSENSE = {
+    "no JSON": (b"\xff{", "not JSON"),
+    "deep": (b"[" * 100_000, "not JSON"),
+    "long number": (b'{"seed": ' + b"1" * 5000 + b"}", "not JSON"),
+    "a list": (b"[]", "expected a JSON object"),
+    "unknown": ({"t1": 3}, "unknown 't1'"),
+    "no guide": ({"guide": None}, "guide is missing"),
+    "name": ({"name": "../a"}, "name '../a': letters"),
+    "hidden": ({"name": ".a"}, "name '.a': letters"),
+    "kind of name": ({"name": 3}, "name 3: of the wrong kind"),
+    "base64": ({"guide": "?"}, "guide: not an image in base64"),
+    "not base64": ({"guide": "é"}, "guide: not an image in base64"),
+    "no image": ({"guide": "aGVsbG8="}, "guide: not an image in one of the formats PNG"),
+    "truncated": (
+        {"guide": base64.b64encode(png(painting())[:80]).decode()},
+        "guide: cannot be read, broken or truncated",
+    ),
+    "size": (
+        {"mask": base64.b64encode(png(left_half(8))).decode()},
+        "the mask is 8x8 and the guide 40x40; make them equal",
+    ),
+    "t0": ({"t0": 0}, "t0 0: allowed is above 0 to 1"),
+    "NaN": ({"t0": float("nan")}, "t0 nan: allowed"),
+    "truth": ({"t0": True}, "t0 True: of the wrong kind"),
+    "fraction": ({"seed": 1.5}, "seed 1.5: of the wrong kind"),
+    "negative": ({"seed": -1}, "seed -1: allowed is a whole number from 0"),
+    "steps": ({"steps": 101}, "101"),
+    "class": ({"class_label": "dgo"}, "unknown class 'dgo' (did you mean dog?)"),
+    "guidance": ({"guidance_scale": 4}, "guidance leads to a class"),
+    "feather": ({"mask_feather": -1}, "mask_feather -1: allowed is 0 to 1024"),
+}
+
+
+@pytest.mark.parametrize(("given", "reason"), NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_refused_with_its_reason(client, given, reason):
+    content = given if isinstance(given, bytes) else body(**given)
+    status, said = client.error("POST", "edits", content)
+    assert status == 400
+    assert reason in said
+    assert "Traceback" not in said
+
+
+def test_too_much_is_refused(client):
+    status, reason = client.error("POST", "edits", b" " * (MAX_BYTES + 1))
+    assert (status, reason) == (413, "more than 16777216 bytes; send smaller pictures")
+    huge = base64.b64encode(png(Image.new("RGB", (2049, 2048)))).decode()
+    status, reason = client.error("POST", "edits", body(guide=huge))
+    assert (status, reason) == (400, "guide: 2049x2048 pixels, allowed are 4194304")
+
+
+def test_what_is_not_there(client):
+    assert client.error("GET", "edits/none") == (404, "no such edit; it may have been dropped")
+    assert client.error("GET", "edits/none/result.png")[0] == 404
+    assert client.error("GET", "elsewhere")[0] == 404
+    assert client.error("GET", "model/")[0] == 404
+    assert client.error("PUT", "edits")[0] == 405
+
+
+def test_two_users_are_served_in_turn(painter):
+    gated = GatedPainter(painter)
+    with served(gated) as client:
+        first, second = client.submit()["id"], client.submit(seed=1)["id"]
+        assert client.wait(first, "running")["ahead"] == 0
+        assert client.status(second) | {"id": ""} == {
+            "id": "",
+            "state": "waiting",
+            "ahead": 1,
+            "step": 0,
+            "steps": 5,
+            "message": "",
+        }
+        assert client.error("GET", f"edits/{second}/result.png") == (409, "this edit is waiting")
+        gated.steps.release(3)
+        while client.status(first)["step"] < 3:
+            time.sleep(0.01)
+        assert client.status(second)["state"] == "waiting"
+        gated.steps.release(9)
+        assert client.wait(second, "done")["step"] == 5
+        assert client.status(first)["state"] == "done"
+
+
+def test_connections_that_say_nothing_keep_nobody_out(painter, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_SECONDS", 1)
+    with served(painter) as client:
+        kept = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
+        kept.request("GET", f"/{TOKEN}/model", headers={"Host": "localhost"})
+        assert kept.getresponse().read()
+        strangers = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(70)]
+        for i, stranger in enumerate(strangers):
+            stranger.sendall([b"", b"GET /", b"POST /x HTTP/1.1\r\nContent-Length: 9\r\nHost: a"][i % 3])
+        start = time.monotonic()
+        assert client.ask("GET", "model")[0] == 200
+        kept.request("GET", f"/{TOKEN}/model", headers={"Host": "localhost"})  # known, so not closed
+        assert kept.getresponse().read()
+        assert time.monotonic() - start < 1
+        for stranger in strangers:
+            stranger.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+            stranger.close()
+        kept.close()
+
+
+def test_edits_are_cancelled(painter):
+    gated = GatedPainter(painter)
+    with served(gated) as client:
+        running, waiting, last = (client.submit(seed=seed)["id"] for seed in range(3))
+        gated.steps.release(2)
+        client.wait(running, "running")
+        assert json.loads(client.ask("DELETE", f"edits/{waiting}")[2])["state"] == "cancelled"
+        assert client.status(last)["ahead"] == 1
+        assert json.loads(client.ask("DELETE", f"edits/{running}")[2])["state"] == "cancelled"
+        client.wait(last, "running")
+        assert client.status(running)["step"] <= 2
+        gated.steps.release(10)
+        client.wait(last, "done")
+        assert client.error("GET", f"edits/{waiting}/result.png") == (409, "this edit is cancelled")
+
+
+def test_a_full_queue_says_so(painter):
+    with served(GatedPainter(painter)) as client:
+        client.wait(client.submit()["id"], "running")
+        for _ in range(MAX_WAITING):
+            client.submit()
+        status, reason = client.error("POST", "edits", body())
+        assert (status, reason) == (503, "16 edits wait already; try again when some of them are done")
+
+
+@pytest.mark.parametrize("error", [ValueError("because"), RuntimeError("because"), KeyError("because")])
+def test_a_failed_edit_says_why_and_the_next_is_done(error):
+    def fails(step):
+        raise error
+
+    queue = Queue()
+    bad, good = queue.submit(fails, 1), queue.submit(lambda step: b"png", 1)
+    deadline = time.monotonic() + 10
+    while good.state != "done":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert (bad.state, good.result) == ("failed", b"png")
+    assert "because" in queue.status(bad)["message"]
+    assert "Traceback" not in bad.message
+    assert queue.close(5)
+
+
+def test_old_results_are_dropped():
+    queue = Queue()
+    for _ in range(MAX_KEPT + 3):
+        edit = queue.submit(lambda step: b"png", 1)
+        while edit.work is not None:
+            time.sleep(0.001)
+    assert len(queue._edits) <= MAX_KEPT + 1
+    assert queue.close(5)
+
+
+def test_every_option_is_described():
+    assert described("docs/paint.md") == flags(paint)
+
+
+def test_options(case, tmp_path, capsys):
+    words = ["-c", str(case.config), "--weights", str(case.weights)]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        with pytest.raises(SystemExit, match="2"):
+            paint.main([*words, "--port", taken])
+    assert "give another, or none" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        paint.main([*words[:-1], str(tmp_path / "none")])
+    assert "none: no such file or folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        paint.main([*words, "--port", "65536"])
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_at_once_and_nothing_is_written(case, tmp_path, number):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    words = [sys.executable, "-m", "tools.paint", "-c", str(case.config)]
+    words += ["--weights", str(case.weights), "--cpu"]
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    port, token = re.search(r"127\.0\.0\.1:(\d+)/([^/]+)/", process.stdout.readline()).groups()
+    client = Client(int(port), token)
+    client.result()
+    client.wait(client.submit(steps=100, t0=1)["id"], "running")
+    start = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - start < 3
+    assert (process.returncode, errors) == (0, "")
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,97 @@
+"""Reads results, and guides, masks and real pictures as the run saw them or would."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tools.evaluation.rows import Row
+from utils import images
+
+BATCH = 16
+
+
+def find_masks(folder: Path | None, invert: bool, results: Path, names: list[str]) -> images.Masks | None:
+    """Return the masks of a run, those in its guides where these bring their own.
+
+    Args:
+        folder: MASK_DIR of the run.
+        invert: They are the other way round.
+        results: Where the run wrote, which may lie in the folder.
+        names: Of the guides.
+    """
+    if folder:
+        return images.Masks(images.Maps(folder, results), invert=invert)
+    if any(name.lower().endswith(images.PAIR_SUFFIX) for name in names):
+        return images.Masks(None, missing_means_all=True)
+    return None
+
+
+class Reader:
+    """Reads results beside their guides and masks."""
+
+    def __init__(self, guides: Path, masks: images.Masks | None):
+        self._guides, self._masks = guides, masks
+
+    def batches(self, row: Row) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+        """Yield the results, and tensors result, image [B, 3, H, W] on [-1, 1] and mask [B, 1, H, W].
+
+        Raises:
+            ValueError: A picture cannot be read, or the results are of several sizes.
+        """
+        for pairs in _batched(row.pairs):
+            read = [self._read(row, *pair) for pair in pairs]
+            if len({part["result"].shape for part in read}) > 1:
+                raise ValueError(f"{row.folder}: results of several sizes; measure them apart")
+            yield (
+                [target for _, target in pairs],
+                {key: torch.stack([part[key] for part in read]) for key in read[0]},
+            )
+
+    def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
+        try:
+            result = images.decode(row.folder / target)
+            guide = images.Inputs(self._guides, _side(result.size), 3, row.fit, self._masks).load(name)
+        except ValueError as error:
+            raise ValueError(f"{name}, {row.folder / target}: {error}") from None
+        return {"result": images.to_tensor(result, 3), **guide}
+
+
+def side(row: Row) -> int:
+    """Return the side of a row's results, in pixels.
+
+    Raises:
+        ValueError: They are no squares.
+    """
+    return _side(images.decode(row.folder / row.pairs[0][1]).size)
+
+
+def _side(size: tuple[int, int]) -> int:
+    if size[0] != size[1]:
+        raise ValueError(f"the result is {size[0]}x{size[1]}; results are squares of the model's size")
+    return size[0]
+
+
+def read_bytes(folder: Path, names: list[str], size: int, how: str) -> Iterator[Tensor]:
+    """Yield batches [B, 3, size, size] of uint8 pictures, fitted to that size.
+
+    Raises:
+        ValueError: A picture cannot be read.
+    """
+    for part in _batched(names):
+        pictures = []
+        for name in part:
+            try:
+                picture = images.decode(folder / name)
+            except ValueError as error:
+                raise ValueError(f"{folder / name}: {error}") from None
+            pictures.append(images.to_tensor(images.fit(picture, size, how), 3))
+        yield ((torch.stack(pictures) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _batched(values: list) -> Iterator[list]:
+    parts = iter(values)
+    while part := list(islice(parts, BATCH)):
+        yield part
