@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounter
 import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import CONFIG, result_bytes
+from utils import images
 
 SDEDIT = ["--respace_steps", "10", "--edit_steps", "4"]
 DDIB = ["--respace_steps", "5", "--class_A", "cat", "--class_B", "2"]
@@ -100,11 +101,12 @@ def test_comparison_shows_input_noise_and_result(case):
     sample_sdedit.main([*case.words(), *SDEDIT, "--comparison"])
     results = result_bytes(case.save_dir)
     assert sorted(results) == sorted([*NAMES, *(f"comparison/{name}" for name in NAMES)])
-    strip, guide = pixels(results["comparison/a.png"]), np.asarray(Image.open(case.input_dir / "a.png"))
-    assert strip.shape == (16, 3 * 16 + 2 * 2, 3)
-    assert np.array_equal(strip[:, :16], guide)
-    assert np.array_equal(strip[:, 36:], pixels(results["a.png"]))
-    assert not np.array_equal(strip[:, 18:34], guide)
+    strip, guide = Image.open(io.BytesIO(results["comparison/a.png"])), Image.open(case.input_dir / "a.png")
+    first, noised, last = (np.asarray(x) for x in images.cut_strip(strip, 16))
+    assert strip.width == 3 * 128 + 2 * 2
+    assert np.array_equal(first, np.asarray(guide))
+    assert np.array_equal(last, pixels(results["a.png"]))
+    assert not np.array_equal(noised, first)
 
 
 def test_bf16_is_close_to_fp32(case, tmp_path):
