@@ -25,11 +25,14 @@ class Trajectory:
         self._process, self._num_seen = process, 0
         self.states: list[Tensor] = []
         """What was kept, in the range of images, each [B, C, ...]."""
+        self.levels: list[int] = []
+        """Where each of them is."""
 
     def __call__(self, x_t: Tensor, level: int) -> None:
         """Look at the next state of the walk."""
         if self._num_seen in self._wanted:
             self.states.append(self._process.shown(x_t, level))
+            self.levels.append(level)
         self._num_seen += 1
 
     def turn_round(self, x_0: Tensor) -> None:
@@ -40,6 +43,7 @@ class Trajectory:
         """
         if self.states:
             self.states = [x_0, *reversed(self.states[1:])]
+            self.levels = [0, *reversed(self.levels[1:])]
 
 
 def frames(x_0: Tensor, *ways: Trajectory) -> Tensor:

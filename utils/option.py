@@ -104,6 +104,11 @@ class Checked:
             if one.metadata["changes_result"]
         }
 
+    def changed(self) -> dict[str, object]:
+        """Return the options that have another value than their default."""
+        values = {one.name: (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
 
 def _meant(value: object, allowed: OneOf | Number) -> str:
     near = difflib.get_close_matches(str(value), allowed.names, n=1) if isinstance(allowed, OneOf) else []

@@ -1,6 +1,8 @@
 """report.html in a real browser: opened from disk, scrolled, searched, compared, by mouse and by keyboard."""
 
+import json
 import os
+import re
 import time
 
 import pytest
@@ -9,6 +11,8 @@ from PIL import Image
 import sample_sdedit
 from tests.browser.browser_case import chromium
 from utils.jobs import page
+from utils.jobs.notes import Notes
+from utils.quote import command_line
 
 NUM_IMAGES, LIMIT_S = 1000, 2.0
 ODD = [
@@ -73,7 +77,7 @@ def open_page(browser):
 SHOWN = "Array.from(document.querySelectorAll('.unit img')).filter(i => i.complete && i.naturalWidth).length"
 
 
-def write(folder, names, folders=("",), **more):
+def write(folder, names, folders=("",), said=None, known=None, **more):
     """Write a run's inputs, results and page; a name without a picture failed."""
     settings = {"config": {"model": {"image_size": 64}}, "fit": "crop", "timesteps": [1, 2], **more}
     entries = []
@@ -88,8 +92,9 @@ def write(folder, names, folders=("",), **more):
     num_failed = sum(entry.state == "failed" for entry in entries)
     report = {"items": len(names), "done": len(names) - num_failed, "failed": num_failed, "missing": 0}
     report |= {"seconds_per_item": 0.25, "processes": [{"host": "here", "versions": {"torch": "2"}}]}
-    about = page.About("SDEdit: out", {"config": "tiny.yaml"}, settings, folder / "in put", list(folders))
-    text = page.render(folder / "out", about, report, entries)
+    named, given = {"config": "tiny.yaml"}, {"mask_dir": "/data/masks", "respace_steps": 2}
+    about = page.About("SDEdit: out", named, given, settings, folder / "in put", list(folders))
+    text = page.render(folder / "out", about, {**report, **(said or {})}, entries, known)
     (folder / "out/report.html").write_text(text)
     return folder / "out/report.html"
 
@@ -235,11 +240,27 @@ def test_a_real_run_with_inputs_that_browsers_do_not_show(open_page, case):
     assert "tif file, which browsers do not show" in notes
     assert sum(note.startswith("not an image") for note in notes) == 4
     tab.click("#about-button")
-    assert "tiny.safetensors" in tab.inner_text("#report")
-    assert "config.model.image_size" in tab.inner_text("#settings")
-    assert "versions.torch" in tab.inner_text("#processes")
+    first = [line.split("\t") for line in tab.inner_text("#report").splitlines()]
+    assert first[0] == ["images", "12 of 14 done, 2 failed"]
+    assert [name for name, _ in first] == [
+        *("images", "time", "started", "config", "weights", "network evaluations", "precision")
+    ]
+    assert "tiny.safetensors" in dict(first)["weights"]
+    assert tab.inner_text("#commands pre") == command_line(["python", "sample_sdedit.py", *words])
+    options = [line.split("\t") for line in tab.inner_text("#given").splitlines()]
+    assert ["edit_steps", "1, 2"] in options
+    assert "fit" not in dict(options)
+    assert tab.inner_text("#known").splitlines()[:2] == ["\tsteps 1\tsteps 2", "level\t1 of 4\t2 of 4"]
+    assert tab.locator("#rest").is_hidden()
+    for summary in tab.locator("#about summary").all():
+        summary.click()
+    assert "fit\tcrop" in tab.inner_text("#rest")
+    assert "config.model.image_size" in tab.inner_text("#network")
+    key = json.loads((case.save_dir / "report.json").read_text())["key"]
+    assert tab.inner_text("#about").rstrip().endswith(f"key\t{key}")
     tab.keyboard.press("Escape")
     tab.locator("button.pane").nth(1).click()
+    assert "level 1 of 4" in tab.inner_text("#facts")
     links = {a.inner_text(): a.get_attribute("href") for a in tab.locator("#links a").all()}
     assert {name: (case.save_dir / address).exists() for name, address in links.items()} == dict.fromkeys(
         [
@@ -249,6 +270,80 @@ def test_a_real_run_with_inputs_that_browsers_do_not_show(open_page, case):
         True,
     )
     assert all("text.png" in error or "ERR" in error for error in opened.errors)
+
+
+STARTED = ["2026-01-31T23:30:00+00:00", "2026-02-01T12:00:00+01:00"]
+PROCESS = {"host": "here", "rank": 0, "world_size": 1, "shard": [], "directory": "/data"}
+
+
+def test_the_run_is_told_first_by_how_many_and_how_long(open_page, tmp_path):
+    commands = [f"python sample_sdedit.py --t0 0.5 --save_dir 'a b' --shard {i}/5" for i in range(5)]
+    processes = [
+        {**PROCESS, "command": command, "started": STARTED[i % 2], "seconds": 4000.0}
+        for i, command in enumerate(commands)
+    ]
+    said = {"processes": [*processes, {**PROCESS, "started": STARTED[0]}], "key": "0123abc"}
+    path = write(tmp_path, ["a.png", "bad.png"], said=said)
+    tab = open_page(path, timezone_id="Europe/Berlin").tab
+    tab.click("#about-button")
+    lines = tab.inner_text("#report").splitlines()
+    assert lines[0] == "images\t1 of 2 done, 1 failed"
+    assert lines[1] == "time\t5 h 33 min (6 processes together, without 1 that did not say), 0.25 s an image"
+    assert re.search(r"1 February 2026.* 00:30 CET, last 1 February 2026.* 12:00 CET", lines[2])
+    assert tab.locator("#commands > pre").all_inner_texts() == commands[:3]
+    assert tab.inner_text("#commands summary") == "2 others"
+    assert "mask_dir\t/data/masks" in tab.inner_text("#given")
+    assert "did not say" in tab.inner_text("#processes").splitlines()[-1]
+    tab.locator("#commands pre").first.click()  # selects it whole, to be copied
+    assert tab.evaluate("getSelection().toString()") == commands[0]
+
+
+def collect(*rows):
+    notes = Notes()
+    for row in rows:
+        notes.add(row)
+    return notes.by_folder()
+
+
+def test_each_result_tells_what_is_known_of_it(open_page, tmp_path):
+    rows = [{"": {"class_label": "kiwi", "edit_steps": x, "difference": x / 7}} for x in (1, 2)]
+    path = write(tmp_path, ["a.png", "bad.png", "c.png"], known=collect(rows[0], None, rows[1]))
+    opened = open_page(path)
+    tab = opened.tab
+    opened.wait_for(f"{SHOWN} === 4")
+    lines = [cell.locator(".label").all_inner_texts() for cell in tab.locator(".cell.result").all()]
+    assert lines == [["difference 0.14"], [], ["difference 0.29"]]
+    tab.locator("button.pane").first.click()
+    assert tab.inner_text("#facts").split() == [
+        "class",
+        "kiwi",
+        "level",
+        "1",
+        "of",
+        "2",
+        "difference",
+        "0.143",
+    ]
+    tab.keyboard.press("n")
+    assert tab.inner_text("#facts") == ""  # it failed
+    tab.keyboard.press("n")
+    assert "difference 0.286" in tab.inner_text("#facts")
+    opened.tab.keyboard.press("Escape")
+    tab.fill("#search", "c.png")  # found by name, still its own
+    assert tab.locator(".cell.result .label").all_inner_texts() == ["difference 0.29"]
+
+
+def test_samples_and_folders_have_each_their_own(open_page, tmp_path):
+    rows = [{"x": {"A_to_A": i / 10}, "y": {"A_to_A": i / 5}} for i in range(4)]
+    path = write(tmp_path, ["a.png", "b.png"], ("x", "y"), known=collect(*rows), samples=2)
+    text = path.read_text()
+    assert '"samples":2' in text
+    tab = open_page(path).tab
+    labels = tab.locator(".cell.result .label").all_inner_texts()
+    assert [label.removeprefix("A to A ") for label in labels if label.startswith("A to A")] == [
+        *("0", "0.1", "0", "0.2"),
+        *("0.2", "0.3", "0.4", "0.6"),
+    ]
 
 
 def test_the_way_takes_the_place_of_the_slider(open_page, case):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
-from utils import assemble, command, option
+from utils import assemble, command, images, option
 from utils.assemble.processes import read_timesteps
 from utils.assemble.returning import describe_loss
 from utils.settings import Translate
@@ -55,9 +55,9 @@ def test_every_solver_translates_and_measures_the_way_back(case, tmp_path, capsy
         assert set(notes["latent"]) == {"mean", "std", "kurtosis", "correlation"}
         bounds = {"exact": 1e-4, "cycle-diffusion": 1e-4, "fixed_point": 0.03, "source": 1}
         assert 0 <= notes["A_to_A"] < bounds.get(solver, 0.3)
-        assert found[f"comparison/{name}"].shape == (16, 4 * 16 + 3 * 2, 3)
-        back = (found[f"comparison/{name}"][:, 54:] - found[f"comparison/{name}"][:, :16]) / 127.5
-        assert np.sqrt((back**2).mean()) == pytest.approx(notes["A_to_B_to_A"], abs=0.02)
+        strip = images.cut_strip(Image.open(tmp_path / "o/comparison" / name), 16)
+        first, _, _, back = (np.asarray(x) / 127.5 for x in strip)
+        assert np.sqrt(((back - first) ** 2).mean()) == pytest.approx(notes["A_to_B_to_A"], abs=0.02)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "fixed_point", "exact", "cycle-diffusion"])

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import pickle
+import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from torch._dynamo.testing import CompileCounter
 import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import CONFIG, result_bytes
+from utils import images
+from utils.sources.download import file_name
 
 SDEDIT = ["--respace_steps", "10", "--edit_steps", "4"]
 DDIB = ["--respace_steps", "5", "--class_A", "cat", "--class_B", "2"]
@@ -100,11 +105,12 @@ def test_comparison_shows_input_noise_and_result(case):
     sample_sdedit.main([*case.words(), *SDEDIT, "--comparison"])
     results = result_bytes(case.save_dir)
     assert sorted(results) == sorted([*NAMES, *(f"comparison/{name}" for name in NAMES)])
-    strip, guide = pixels(results["comparison/a.png"]), np.asarray(Image.open(case.input_dir / "a.png"))
-    assert strip.shape == (16, 3 * 16 + 2 * 2, 3)
-    assert np.array_equal(strip[:, :16], guide)
-    assert np.array_equal(strip[:, 36:], pixels(results["a.png"]))
-    assert not np.array_equal(strip[:, 18:34], guide)
+    strip, guide = Image.open(io.BytesIO(results["comparison/a.png"])), Image.open(case.input_dir / "a.png")
+    first, noised, last = (np.asarray(x) for x in images.cut_strip(strip, 16))
+    assert strip.width == 3 * 128 + 2 * 2
+    assert np.array_equal(first, np.asarray(guide))
+    assert np.array_equal(last, pixels(results["a.png"]))
+    assert not np.array_equal(noised, first)
 
 
 def test_bf16_is_close_to_fp32(case, tmp_path):
@@ -276,3 +282,56 @@ def test_no_report_writes_no_page_and_is_the_same_run(case):
     assert not (case.save_dir / "report.html").exists()
     assert sample_sdedit.main(words) == 0
     assert (case.save_dir / "report.html").exists()
+
+
+def test_a_run_records_its_command_line_without_secrets(case, monkeypatch):
+    address = "https://me:hush@127.0.0.1:1/tiny.safetensors?token=hush"
+    case.weights.rename(case.weights.with_name(file_name(address)))
+    words = ["-c", case.config, "--weights", address, "--weights_dir", case.config.parent, "--cpu"]
+    words += [
+        "--input_dir",
+        case.input_dir,
+        "--save_dir",
+        case.save_dir,
+        *SDEDIT,
+        "--set",
+        "diffusion.clip=2",
+    ]
+    monkeypatch.setattr(sys, "argv", ["./sample_sdedit.py", *map(str, words)])
+    assert sample_sdedit.main() == 0
+    [process] = json.loads((case.save_dir / "report.json").read_text())["processes"]
+    place = address.replace("me:hush@", "").replace("?token=hush", "")
+    expected = ["python", *sys.argv]
+    assert shlex.split(process["command"]) == [place if word == address else word for word in expected]
+    assert process["directory"] == os.getcwd()
+    texts = {path: path.read_bytes() for path in case.save_dir.rglob("*") if path.is_file()}
+    assert [path for path, text in texts.items() if b"hush" in text] == []
+    page = (case.save_dir / "report.html").read_text()
+    assert place in page
+    assert '"overrides":["diffusion.clip=2"]' in page
+
+
+def test_what_is_known_of_a_result_is_told_without_opening_it(case):
+    words = ["--respace_steps", "4", "--auto_t0", "--faithfulness", "9"]
+    assert sample_sdedit.main([*case.words(), *words]) == 0
+    report = json.loads((case.save_dir / "report.json").read_text())
+    assert report["notes"][""]["edit_steps"] == 4
+    assert report["notes"][""]["t0"] == 1
+    for name in NAMES:
+        with Image.open(case.save_dir / name) as image:
+            parameters = json.loads(image.text["parameters"])
+        assert report["results"][name] == {"difference": parameters["difference"]}
+    before = (case.save_dir / "report.html").read_text().count('"difference":')
+    assert sample_sdedit.main([*case.words(), *words]) == 0  # all was done before
+    assert (case.save_dir / "report.html").read_text().count('"difference":') == before > 0
+
+
+def test_a_folder_of_masks_is_named_by_its_path(case, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.new("L", (16, 16), 255).save(masks / "a.png")
+    words = [*case.words(), *SDEDIT, "--mask_dir", str(masks), "--mask_default", "all"]
+    assert sample_sdedit.main(words) == 0
+    page = (case.save_dir / "report.html").read_text()
+    assert f'"mask_dir":"{masks}"' in page
+    assert json.loads((case.save_dir / "run.json").read_text())["settings"]["mask_dir"] is True

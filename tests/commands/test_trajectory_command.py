@@ -13,6 +13,7 @@ from tests.commands.command_case import result_bytes
 from tests.commands.test_ddib_command import SOLVERS
 from tests.commands.test_run import NAMES, pixels
 from tests.commands.test_sdedit_command import SAMPLERS, fitted
+from utils import images
 
 SDEDIT = ["--respace_steps", "10", "--edit_steps"]
 DDIB_STEPS = ["--respace_steps", 8]
@@ -24,9 +25,9 @@ def run(command, case, folder, *words):
     return result_bytes(folder)
 
 
-def cut(strip):
+def cut(data):
     """Take a strip of pictures of 16 pixels apart."""
-    return [strip[:, x : x + 16] for x in range(0, strip.shape[1], 18)]
+    return [np.asarray(x).astype(int) for x in images.cut_strip(Image.open(io.BytesIO(data)), 16)]
 
 
 def moving(data):
@@ -43,7 +44,7 @@ def moving(data):
 def frames_of(found, name, folder=""):
     """Return the frames of a result's strip; those of its animation are the same, the last is the result."""
     path = f"trajectory/{folder}{name}"
-    frames = cut(pixels(found[path]))
+    frames = cut(found[path])
     shown, durations = moving(found[path.replace(".png", ".apng")])
     assert len(shown) == len(frames)
     assert all(np.array_equal(a, b) for a, b in zip(shown, frames, strict=True))
@@ -67,7 +68,7 @@ def test_the_way_of_an_edit(case, tmp_path, sampler):
     for name in NAMES:
         frames = frames_of(found, name)
         assert len(frames) == 4
-        assert np.array_equal(frames[0], cut(pixels(found[f"comparison/{name}"]))[1])
+        assert np.array_equal(frames[0], cut(found[f"comparison/{name}"])[1])
         assert len({frame.tobytes() for frame in frames}) == 4
 
 
@@ -82,7 +83,7 @@ def test_the_way_of_a_translation(case, tmp_path, solver):
         frames = frames_of(found, name)
         assert len(frames) == 6  # three up, the latent and one more down, the result
         assert np.array_equal(frames[0], fitted(case)[name])
-        assert np.array_equal(frames[3], cut(pixels(found[f"comparison/{name}"]))[1])
+        assert np.array_equal(frames[3], cut(found[f"comparison/{name}"])[1])
         assert len({frame.tobytes() for frame in frames[:-1]}) == 5  # a result may be the input
         changes = [abs(frame - frames[0]).mean() for frame in frames[:4]]
         assert 0 < changes[1] < min(changes[2:])  # upwards, away from the input
@@ -94,6 +95,18 @@ def test_repeats_are_one_way_and_a_short_one_is_all_kept(case, tmp_path, number,
     assert len(frames_of(found, "a.png")) == num_frames  # of 6 states and the result
 
 
+def test_frames_are_called_by_what_they_are(case, tmp_path, monkeypatch):
+    seen, real = [], images.labelled_strip
+    monkeypatch.setattr(images, "labelled_strip", lambda x, names: seen.append(names) or real(x, names))
+    run(sample_sdedit, case, tmp_path / "edit", *SDEDIT, 6, "--trajectory", 4)
+    assert seen == [["t0 0.6", "t0 0.4", "t0 0.2", "result"]] * 5
+    for solver in ("ddim", "cycle-diffusion"):
+        seen.clear()
+        words = [*DDIB, "dog", *SOLVERS[solver], "--respace_type", "uniform-trailing"]
+        run(sample_ddib, case, tmp_path / solver, *words, "--trajectory", 5)
+        assert seen == [["input", "t0 0.5", "latent", "t0 0.5", "result"]] * 5
+
+
 def test_two_frames_of_a_translation_are_input_and_result(case, tmp_path):
     found = run(sample_ddib, case, tmp_path / "o", *DDIB, "dog", "--trajectory", 2)
     frames = frames_of(found, "a.png")
@@ -103,7 +116,7 @@ def test_two_frames_of_a_translation_are_input_and_result(case, tmp_path):
 
 def test_both_ways_of_a_translation_may_be_short(case, tmp_path):
     found = run(sample_ddib, case, tmp_path / "o", *DDIB, "dog", "--trajectory", 100)
-    assert len(cut(pixels(found["trajectory/a.png"]))) == 8 + 8 + 1
+    assert len(cut(found["trajectory/a.png"])) == 8 + 8 + 1
 
 
 def test_a_mask_is_seen_to_keep(case, tmp_path):

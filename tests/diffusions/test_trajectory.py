@@ -170,6 +170,7 @@ def test_a_way_that_is_recorded_from_noise_down_is_turned_round():
     way.turn_round(X)
     states = dict(seen)
     assert len(way.states) == 3
+    assert way.levels == [0, 3, 6]
     for state, expected in zip(way.states, [X, states[3], states[6]], strict=True):
         torch.testing.assert_close(state, expected, rtol=0, atol=1e-15)
     nothing = Trajectory(process, 0, 9)
@@ -198,6 +199,7 @@ def test_frames_are_the_states_of_all_walks_and_the_result():
     result = decode(SMALL.watched(down), model, latent)
     joined = frames(result, up, down)
     assert joined.shape == (2, 2 + 4 + 1, 3, 2, 2)
+    assert (up.levels, down.levels) == ([0, 2], [4, 3, 2, 1])
     assert torch.equal(joined[:, 0], x)
     assert torch.equal(joined[:, 2], SMALL.shown(latent, 4))
     assert torch.equal(joined[:, -1], result)

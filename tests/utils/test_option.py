@@ -53,6 +53,11 @@ def test_what_decides_a_run():
     assert "offload" not in Translate(class_B=("a",)).deciding()
 
 
+def test_what_differs_from_its_default():
+    assert Some().changed() == {}
+    assert Some(parts=(2,), folder=Path("x")).changed() == {"parts": (2,), "folder": Path("x")}
+
+
 def test_unknown_names_are_told_the_nearest():
     with pytest.raises(ValueError, match=r"^unknown option respace_step; did you mean respace_steps\?$"):
         refuse_unknown(["seed", "respace_step"], (Edit, Place))

@@ -18,6 +18,8 @@ from utils import assemble, images, jobs
 from utils.config import class_index, load_config
 
 CONFIG, WEIGHTS = Path("configs/demo/fruits64.yaml"), Path("weights/fruits64.safetensors")
+SIDE = 64
+"""Of the network's pictures, in pixels."""
 CLASSES = ("red_apple", "orange", "lemon", "lime", "pear", "strawberry")
 NUM_EACH = 4
 LABELLED = ("strawberry", "green_apple", "peach", "kiwi", "pineapple")
@@ -63,9 +65,7 @@ def stack(rows: list[list[Image.Image]], scale: int = 2) -> Image.Image:
 
 def cut(strip: Path, position: int) -> Image.Image:
     """Take one picture out of a comparison strip: 0 input, 1 noise, 2 result."""
-    image = Image.open(strip)
-    side = image.height
-    return image.crop((position * (side + 2), 0, position * (side + 2) + side, side))
+    return images.cut_strip(Image.open(strip), SIDE)[position]
 
 
 def draw_sdedit(target: Path) -> None:
@@ -217,7 +217,7 @@ def draw_way(command: ModuleType, source: Path, words: list[str], target: Path) 
         shutil.copy(source, given)
         paths = ["--input_dir", str(given), "--save_dir", str(save_dir)]
         command.main([*MODEL_WORDS, *paths, *words, "--trajectory", "9"])
-        stack([[Image.open(save_dir / "trajectory" / source.name)]]).save(target, optimize=True)
+        Image.open(save_dir / "trajectory" / source.name).save(target, optimize=True)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from diffusions.process import Look, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import log
 from utils.assemble.guidance import Guide
+from utils.assemble.levels import name_level
 from utils.assemble.tick import Tick, ticking
 from utils.jobs import Item, Result, item_noise
 from utils.settings import Edit
@@ -68,10 +69,11 @@ class EditBatch:
         way = Trajectory(self.process, num_frames - 1, self.edit.repeats * level)
         edited = self._edit(level, items, tensors, way)
         ways = frames(edited, way) if self.edit.trajectory else [None] * len(items)
-        folder, rows = self.levels[level], zip(items, edited, noised, ways, strict=True)
+        names = [*(name_level(self.process, reached) for reached in way.levels), "result"]
+        own = {"folder": self.levels[level], "frame_labels": names}
         return [
-            Result(x, z, trajectory=way, folder=folder, notes=self._notes(level, item))
-            for item, x, z, way in rows
+            Result(x, z, trajectory=way, notes=self._notes(level, item), **own)
+            for item, x, z, way in zip(items, edited, noised, ways, strict=True)
         ]
 
     def _edit_within(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:

@@ -31,6 +31,11 @@ def choose_levels(edit: Edit, process: Process) -> dict[int, str]:
     return {level: f"t0_{process.t0_at(level):g}" if edit.t0 else f"steps_{level}" for level in wanted}
 
 
+def name_level(process: Process, level: int) -> str:
+    """Return what is written above a state at a level."""
+    return f"t0 {process.t0_at(level):.2g}" if level else "input"
+
+
 def describe_levels(edit: Edit, process: Process) -> list[str]:
     """Say what t0 the steps amount to, and which t0 is not among the timesteps kept."""
     lines = []

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import nn
 
-from utils import images, jobs, settings
+from utils import images, jobs, quote, settings
 from utils.assemble.networks import Chosen
 from utils.config import Config
 
@@ -41,8 +42,11 @@ class Plan:
         """Say what a run would do."""
         return "\n".join(self.lines)
 
-    def start(self) -> jobs.Run:
+    def start(self, command: str = "") -> jobs.Run:
         """Load the networks, and take the folder of the results and what is missing there.
+
+        Args:
+            command: The line that asked for this, which the run records.
 
         Raises:
             ValueError: Weights that are wrong, or a folder that cannot be used.
@@ -54,17 +58,27 @@ class Plan:
             options, self.chosen.files(), self.config, self.timesteps, str(launch.dtype)
         )
         jobs.check(running, launch, known)
-        named = {"config": self.chosen.main.config.name, "weights": self.network.weights}
         run = jobs.Run(
             *(running, launch, self.items, self.reader, jobs.Method(self.build, launch), known),
             self._writer(),
             calls_per_item=self.num_calls,
+            told=self._tell(command),
             classes=self.classes,
-            title=self.title,
-            named=named,
         )
         run.prepare()
         return run
+
+    def _tell(self, command: str) -> jobs.Told:
+        weights = quote.without_secrets(self.network.weights)
+        parts = (self.network, self.method, self.running)
+        given = {name: x for part in parts for name, x in part.changed().items() if name in part.deciding()}
+        given = {"input_dir": self.running.input_dir} | given
+        return jobs.Told(
+            title=self.title,
+            named={"config": self.chosen.main.config.name, "weights": weights},
+            given={name: _in_words(x) for name, x in given.items() if name not in ("config", "weights")},
+            command=command,
+        )
 
     def _writer(self) -> jobs.Writer:
         method = self.method
@@ -76,6 +90,13 @@ class Plan:
             trajectory=bool(method.trajectory),
             latents=getattr(method, "save_latents", False),
         )
+
+
+def _in_words(value: object) -> object:
+    """Return the value of an option in terms of JSON, as people write it."""
+    if isinstance(value, tuple):
+        return [_in_words(part) for part in value]
+    return quote.without_secrets(str(value)) if isinstance(value, str | Path) else value
 
 
 def record(title: str, chosen: Chosen, method: settings.Method, timesteps: list[int]) -> dict[str, object]:

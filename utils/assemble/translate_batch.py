@@ -12,6 +12,7 @@ from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
 from diffusions.process import Look, Model, Noise, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import images, log
+from utils.assemble.levels import name_level
 from utils.assemble.networks import Swap
 from utils.assemble.tick import Tick, ticking
 from utils.jobs import Item, Result, item_noise
@@ -109,9 +110,11 @@ class TranslateBatch:
             if self.translate.cycle:
                 back, notes = self._return(items, side, target, images, results, notes, name)
             rows = zip(items, results, self._shown(side, latent), back, ways, notes, files, strict=True)
+            seen = [*_name_states(side.encoder, up), *_name_states(target.decoder, down), "result"]
+            own = {"folder": folder, "before_label": "latent", "frame_labels": seen}
             by_target.append(
                 [
-                    Result(x, z, y, way, folder, self._classes(item, name) | note, file)
+                    Result(x, z, y, way, notes=self._classes(item, name) | note, files=file, **own)
                     for item, x, z, y, way, note, file in rows
                 ]
             )
@@ -174,3 +177,9 @@ class TranslateBatch:
         return back, [
             {**note, "A_to_B_to_A": round(error, 5)} for note, error in zip(notes, errors, strict=True)
         ]
+
+
+def _name_states(process: Process, way: Trajectory) -> list[str]:
+    """Return what is written above each of the states that a way kept."""
+    top = process.num_steps
+    return ["latent" if level == top else name_level(process, level) for level in way.levels]

@@ -1,9 +1,10 @@
 """What both commands do: parse, plan, then say it or run it."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from utils import exits, interrupt, threads
+from utils import exits, interrupt, quote, threads
 from utils.command import options
 from utils.command.parser import StrictParser, report_errors
 from utils.settings import Method, Network, Running
@@ -22,8 +23,8 @@ class Plan(Protocol):
     def describe(self) -> str:
         """Say it."""
 
-    def start(self) -> Started:
-        """Load the networks, and take the folder of the results."""
+    def start(self, command: str) -> Started:
+        """Load the networks, and take the folder of the results; record the command line."""
 
 
 def make_parser(
@@ -53,5 +54,11 @@ def main(parser: StrictParser, argv: list[str] | None, kind: type[Method], plan:
         if asked.running.dry_run:
             print(planned.describe())
             return exits.DONE
-        started = planned.start()
+        started = planned.start(_as_typed(argv, plan))
     return started.do()
+
+
+def _as_typed(argv: list[str] | None, plan: Callable[..., Plan]) -> str:
+    """Return the command line, for a shell."""
+    words = sys.argv if argv is None else [f"{plan.__module__}.py", *argv]
+    return quote.command_line(["python", *words])

@@ -8,7 +8,8 @@ from utils.images.latents import LATENT_SUFFIX, Latents, encode_latent
 from utils.images.map_values import read_mask, read_strengths
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, find_masks, find_strengths
 from utils.images.paths import LATENTS, SHEETS, STRIPS, TRAJECTORIES, find_images, result_names
-from utils.images.pictures import encode_apng, encode_png, fit, strip, to_image, to_tensor
+from utils.images.pictures import encode_apng, encode_png, fit, to_image, to_tensor
+from utils.images.strips import cut_strip, labelled_strip, strip
 
 __all__ = [
     "LATENTS",
@@ -25,6 +26,7 @@ __all__ = [
     "Latents",
     "Maps",
     "Masks",
+    "cut_strip",
     "decode",
     "decode_bytes",
     "differs",
@@ -36,6 +38,7 @@ __all__ = [
     "find_masks",
     "find_strengths",
     "fit",
+    "labelled_strip",
     "mask_tensor",
     "read_classes",
     "read_mask",

@@ -20,7 +20,6 @@ __all__ = [
     "fit",
     "open_file",
     "reading",
-    "strip",
     "to_image",
     "to_tensor",
 ]
@@ -59,17 +58,6 @@ def to_image(x: Tensor) -> Image.Image:
     """Tensor [C, H, W] in [-1, 1] -> uint8 image; rounds, clamps what lies outside."""
     pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(pixels.squeeze(2).cpu().numpy())
-
-
-def strip(images: list[Image.Image], gap: int = 2) -> Image.Image:
-    """Put images of one height side by side on white."""
-    width = sum(image.width for image in images) + gap * (len(images) - 1)
-    canvas = Image.new("RGB", (width, images[0].height), WHITE)
-    x = 0
-    for image in images:
-        canvas.paste(image, (x, 0))
-        x += image.width + gap
-    return canvas
 
 
 def encode_png(image: Image.Image, parameters: dict[str, str]) -> bytes:

@@ -5,7 +5,7 @@ from utils.jobs.job import Item
 from utils.jobs.launch import Launch, finish, start
 from utils.jobs.noise import ImageNoise, item_noise
 from utils.jobs.results import Result, Writer, make_items
-from utils.jobs.run import Method, Run, Sampler, check
+from utils.jobs.run import Method, Run, Sampler, Told, check
 from utils.jobs.run_key import run_settings
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Result",
     "Run",
     "Sampler",
+    "Told",
     "Writer",
     "check",
     "finish",

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from utils.jobs.notes import Known
+
 NAME = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
 _SCRIPT = re.compile("<script>(.*?)</script>", re.DOTALL)
@@ -25,6 +27,8 @@ class About:
     title: str
     named: dict[str, str]
     """Names of the files that the settings know by their content."""
+    given: dict[str, object]
+    """Options that have another value than their default."""
     settings: dict[str, object]
     """As in run.json."""
     inputs: Path
@@ -52,7 +56,13 @@ class Entry(NamedTuple):
     """Why it failed."""
 
 
-def render(save_dir: Path, about: About, report: dict[str, object], entries: Iterable[Entry]) -> str:
+def render(
+    save_dir: Path,
+    about: About,
+    report: dict[str, object],
+    entries: Iterable[Entry],
+    known: dict[str, Known] | None = None,
+) -> str:
     """Return the page, as HTML that names no other place than the folders of inputs and results.
 
     Args:
@@ -60,10 +70,12 @@ def render(save_dir: Path, about: About, report: dict[str, object], entries: Ite
         about: The run.
         report: As in report.json.
         entries: Its items, in order; the samples of an input follow one another.
+        known: What is known of their results, by the folder of these.
     """
     samples = about.settings.get("samples")
     data = {
         "named": about.named,
+        "given": about.given,
         "inputs": _address(about.inputs, save_dir),
         "folders": about.folders,
         "samples": samples,
@@ -74,6 +86,7 @@ def render(save_dir: Path, about: About, report: dict[str, object], entries: Ite
         "size": about.settings["config"]["model"]["image_size"],
         "settings": about.settings,
         "report": report,
+        "known": {folder: {"shared": one.shared, "own": one.own} for folder, one in (known or {}).items()},
         "rows": [
             _row(name, list(group), samples is not None)
             for name, group in itertools.groupby(entries, key=lambda entry: entry.input)

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from PIL import Image
 from torch import Tensor
 
 from utils import images
@@ -35,6 +36,10 @@ class Result:
     """Parameters of this result alone."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What else is written, by path relative to save_dir."""
+    before_label: str = "noised"
+    """What `before` is called."""
+    frame_labels: list[str] = field(default_factory=list)
+    """What the N of `trajectory` are called."""
     problem: str | None = None
     """Why it is none after all."""
 
@@ -116,18 +121,19 @@ class Writer:
             text = self._text(item, notes, result)
             files[_path(result.folder, item.target)] = images.encode_png(picture, text)
             if self.comparison:
-                shown = [guide, result.before, result.image, result.after]
-                strip = images.strip([images.to_image(x) for x in shown if x is not None])
+                strip = _compare(guide, result)
                 files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text)
             if result.trajectory is not None:
                 frames = [images.to_image(x) for x in result.trajectory]
                 path = _path(TRAJECTORIES, result.folder, item.target)
-                files[path] = images.encode_png(images.strip(frames), text)
+                files[path] = images.encode_png(images.labelled_strip(frames, result.frame_labels), text)
                 path = path.removesuffix(".png") + _ANIMATION
                 files[path] = images.encode_apng(frames, _timing(len(frames)), text)
             files.update(result.files)
         if len(results) > 1:
-            sheet = images.strip([*([] if guide is None else [images.to_image(guide)]), *pictures])
+            names = [result.folder.replace("_", " ", 1) for result in results]
+            first = {} if guide is None else {"input": images.to_image(guide)}
+            sheet = _label(first | dict(zip(names, pictures, strict=True)))
             files[_path(SHEETS, item.target)] = images.encode_png(sheet, self._text(item, notes, *results))
         return files
 
@@ -137,6 +143,16 @@ class Writer:
         lists = {key: [result.notes[key] for result in results] for key in results[0].notes}
         own = {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
         return {"parameters": json.dumps({**self.parameters, **notes, "sample": item.sample, **own})}
+
+
+def _compare(guide: Tensor | None, result: Result) -> Image.Image:
+    """Return the strip of a result: what it came from, what lay between, what it is."""
+    shown = {"input": guide, result.before_label: result.before, "result": result.image, "back": result.after}
+    return _label({name: images.to_image(x) for name, x in shown.items() if x is not None})
+
+
+def _label(shown: dict[str, Image.Image]) -> Image.Image:
+    return images.labelled_strip(list(shown.values()), list(shown))
 
 
 def _timing(num_frames: int) -> list[int]:

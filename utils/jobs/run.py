@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +44,20 @@ def check(running: Running, launch: Launch, settings: dict[str, object]) -> None
 
 def _share(running: Running, launch: Launch) -> shares.Share:
     return shares.Share(0, 1).part(*(running.shard or (0, 1))).part(launch.rank, launch.world_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a run says of itself beside what makes it this run."""
+
+    title: str
+    """Of its page: the method."""
+    named: dict[str, str]
+    """What the page shows first, by what it is called."""
+    given: dict[str, object]
+    """Options that have another value than their default."""
+    command: str
+    """The line that asked for it."""
 
 
 class Method:
@@ -108,9 +123,8 @@ class Run:
         settings: dict[str, object],
         writer: Writer,
         calls_per_item: int,
+        told: Told,
         classes: dict[str, int] | None = None,
-        title: str = "",
-        named: dict[str, str] | None = None,
     ):
         """
         Args:
@@ -122,9 +136,8 @@ class Run:
             settings: What makes it this run, from `run_settings`.
             writer: Encodes the results of an item.
             calls_per_item: Network calls that the method makes for an item, for the progress.
+            told: What its page and its log say of it.
             classes: The class of each input by its relative path, where it counts for the result.
-            title: Of the run's page.
-            named: What the page shows first, by what it is called.
         """
         self._running, self._launch, self._items = running, launch, items
         self._inputs, self._method, self._settings = inputs, method, settings
@@ -132,15 +145,17 @@ class Run:
         self._classes, self._made_from = classes, dict[job.Item, dict[str, object]]()
         self._share = _share(running, launch)
         self._key = run_key.key(settings)
-        self._about = None if running.no_report else self._describe(title, named or {})
+        self._told = told
+        self._about = None if running.no_report else self._describe()
         self._records = Records(running.save_dir, self._key, self._process(), running.overwrite)
 
-    def _describe(self, title: str, named: dict[str, str]) -> page.About:
+    def _describe(self) -> page.About:
         """Say what the run's page shows of it."""
-        writer = self._writer
+        writer, told = self._writer, self._told
         return page.About(
-            title=f"{title}: {self._running.save_dir.absolute().name}",
-            named=named,
+            title=f"{told.title}: {self._running.save_dir.absolute().name}",
+            named=told.named,
+            given=told.given,
             settings=self._settings,
             inputs=self._running.folder,
             folders=list(writer.folders),
@@ -209,6 +224,8 @@ class Run:
     def _process(self) -> dict[str, object]:
         launch = self._launch
         return {
+            "command": self._told.command,
+            "directory": _working_directory(),
             "shard": self._running.shard,
             "rank": launch.rank,
             "world_size": launch.world_size,
@@ -240,7 +257,8 @@ class Run:
         precision, made_from = {"precision": _name(dtype)}, self._made_from.pop(item)
         contents = self._writer.encode(item, guide, results, precision)
         try:
-            self._records.commit(item, contents, made_from, cost | precision)
+            known = {result.folder: result.notes for result in results if result.notes}
+            self._records.commit(item, contents, made_from, {**cost, **precision, "notes": known})
         except OSError as error:
             if error.errno not in _ONE_FILE:
                 raise
@@ -277,6 +295,14 @@ class Run:
             report.write(save_dir, self._key, self._items, self._about)
         except OSError as error:  # a full disk, of which the user knows by now
             log.error(f"{save_dir / report.NAME} cannot be written: {error}")
+
+
+def _working_directory() -> str:
+    """Return where the command was given, from which its relative paths lead; '' where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _name(dtype: torch.dtype) -> str:

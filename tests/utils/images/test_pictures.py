@@ -235,9 +235,3 @@ def test_png_bytes_are_repeatable_and_hold_the_parameters(tmp_path):
     with Image.open(tmp_path / "x.png") as image:
         assert json.loads(image.text["parameters"]) == {"seed": 3}
         assert np.array_equal(np.asarray(image), np.asarray(halves()))
-
-
-def test_a_strip_shows_its_images_side_by_side():
-    strip = images.strip([halves(), halves(GREEN, GREEN), halves().convert("L")])
-    assert strip.size == (8 * 3 + 2 * 2, 4)
-    assert [strip.getpixel((x, 0)) for x in (0, 8, 10)] == [RED, (255, 255, 255), GREEN]

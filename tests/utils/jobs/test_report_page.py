@@ -1,6 +1,7 @@
 """The page of a run: what it holds, that nothing in a name breaks it, its size and the time it takes."""
 
 import json
+import math
 import re
 import time
 import tracemalloc
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils.jobs import page
+from utils.jobs.notes import Notes
 
 SETTINGS = {"config": {"model": {"image_size": 64}}, "fit": "crop", "timesteps": list(range(100))}
 REPORT = {"items": 3, "done": 2, "failed": 1, "missing": 0, "seconds_per_item": 0.1, "processes": []}
@@ -27,7 +29,7 @@ ODD = [
 
 
 def about(**changed):
-    given = {"title": "SDEdit: <out>", "named": {}, "settings": SETTINGS, "folders": [""]}
+    given = {"title": "SDEdit: <out>", "named": {}, "given": {}, "settings": SETTINGS, "folders": [""]}
     return page.About(**{**given, "inputs": Path("/data/in put#1"), **changed})
 
 
@@ -89,15 +91,51 @@ def test_inputs_are_found_from_where_the_page_lies(inputs, address):
 
 def test_a_page_of_a_thousand_is_small_and_one_of_100_000_is_quick():
     entries = [entry(f"folder_{i % 7}/photo_{i:06d}.jpg") for i in range(100_000)]
-    size = len(page.render(Path("out"), about(), REPORT, entries[:1000]))
+    few, known = shared(1000), shared(100_000)
+    size = len(page.render(Path("out"), about(), REPORT, entries[:1000], few))
     assert size < 100_000
-    start = time.perf_counter()
-    page.render(Path("out"), about(), REPORT, iter(entries))
-    seconds = time.perf_counter() - start
+    start = time.process_time()
+    whole = len(page.render(Path("out"), about(), REPORT, iter(entries), known))
+    seconds = time.process_time() - start
     tracemalloc.start()
-    page.render(Path("out"), about(), REPORT, iter(entries))
+    page.render(Path("out"), about(), REPORT, iter(entries), known)
     mib = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    print(f"1,000 items: {size} bytes; 100,000: {seconds:.2f} s, {mib:.0f} MiB")
+    print(f"1,000 items: {size} bytes; 100,000: {whole} bytes, {seconds:.2f} s, {mib:.0f} MiB")
     assert seconds < 2
     assert mib < 100
+    assert whole - size == len(json.dumps([e.input for e in entries[1000:]], separators=(",", ":"))) - 1
+
+
+def shared(num_items):
+    """What is known where all results are of one level."""
+    return collect([{"": {"edit_steps": 10, "t0": 0.5, "sigma": 1.0124}}] * num_items)
+
+
+def collect(rows):
+    notes = Notes()
+    for row in rows:
+        notes.add(row)
+    return notes.by_folder()
+
+
+def test_what_100_000_results_have_of_their_own_is_small_and_quick_too():
+    entries = [entry(f"{i:06d}.jpg") for i in range(100_000)]
+    rows = [
+        {"": {"edit_steps": i % 100, "t0": i % 100 / 100, "sigma": round(i / 7, 4), "difference": i / 2**17}}
+        for i in range(100_000)
+    ]
+    bare = len(page.render(Path("out"), about(), REPORT, entries))
+    start = time.process_time()
+    size = len(page.render(Path("out"), about(), REPORT, entries, collect(rows))) - bare
+    seconds = time.process_time() - start
+    print(f"four numbers each: {size / 100_000:.0f} bytes an item, {seconds:.2f} s")
+    assert size < 50 * 100_000
+    assert seconds < 4
+
+
+def test_no_note_breaks_the_page():
+    odd = {"</script>": "</script><!--", "A_to_A": math.nan, "class_A": "\udcff"}
+    text = page.render(Path("out"), about(), REPORT, [entry("a.png")], collect([{"</script>": odd}]))
+    assert text.count("</script") == 2
+    assert held(text)["known"]["</script>"]["shared"]["A_to_A"] == "nan"

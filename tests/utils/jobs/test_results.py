@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from utils import images
 from utils.jobs.job import Item
 from utils.jobs.results import Result, Writer
 
@@ -14,7 +15,8 @@ ITEM = Item("deep/a.jpg", 0, "deep/a.png")
 
 
 def written(trajectory):
-    result = Result(trajectory[-1], folder="to_b", trajectory=trajectory)
+    names = ["frame"] * len(trajectory)
+    result = Result(trajectory[-1], folder="to_b", trajectory=trajectory, frame_labels=names)
     return Writer(False, None).encode(ITEM, None, [result], {})
 
 
@@ -43,12 +45,12 @@ def test_the_strip_and_the_animation_hold_the_frames_exactly(channels):
     frames = torch.randn(5, channels, 4, 4, generator=torch.Generator().manual_seed(0))
     files = written(frames)
     expected = ((frames.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).int()
-    strip = np.asarray(Image.open(io.BytesIO(files["trajectory/to_b/deep/a.png"])))
+    cut = images.cut_strip(Image.open(io.BytesIO(files["trajectory/to_b/deep/a.png"])), 4)
     with Image.open(io.BytesIO(files["trajectory/to_b/deep/a.apng"])) as image:
         for number, frame in enumerate(expected.numpy()):
             image.seek(number)
             assert np.array_equal(np.asarray(image.convert("RGB")), frame)
-            assert np.array_equal(strip[:, 6 * number : 6 * number + 4], frame)
+            assert np.array_equal(np.asarray(cut[number]), frame)
 
 
 def test_a_frame_that_stays_is_shown_longer():
@@ -68,6 +70,36 @@ def test_the_same_frames_are_the_same_bytes():
 
 def test_nothing_is_written_of_a_way_that_was_not_asked_for():
     assert list(Writer(False, None).encode(ITEM, None, [Result(grey(2)[0])], {})) == ["deep/a.png"]
+
+
+@pytest.fixture
+def labels(monkeypatch):
+    """What is written above the pictures of each strip."""
+    seen = []
+    real = images.labelled_strip
+    monkeypatch.setattr(images, "labelled_strip", lambda x, names: seen.append(names) or real(x, names))
+    return seen
+
+
+def test_strips_and_sheets_say_what_is_what(labels):
+    results = [
+        Result(x, x, x, folder=folder, before_label="latent")
+        for x, folder in zip(grey(2), ["t0_0.3", "to_red_apple"], strict=True)
+    ]
+    writer = Writer(True, None, folders=("t0_0.3", "to_red_apple"))
+    files = writer.encode(ITEM, grey(2)[0], results, {})
+    assert labels == [["input", "latent", "result", "back"]] * 2 + [["input", "t0 0.3", "to red_apple"]]
+    assert sorted(files) == sorted(writer.paths(ITEM))
+    labels.clear()
+    writer.encode(ITEM, None, [Result(grey(2)[0], grey(2)[1])], {})  # of a latent, without an input
+    assert labels == [["noised", "result"]]
+
+
+def test_labels_change_no_result():
+    results = [Result(x, x, folder=folder) for x, folder in zip(grey(2), ["a", "b"], strict=True)]
+    plain, more = (Writer(c, None, folders=("a", "b")).encode(ITEM, None, results, {}) for c in (0, 1))
+    assert {path: more[path] for path in plain} == plain
+    assert Image.open(io.BytesIO(plain["a/deep/a.png"])).size == (4, 4)
 
 
 @pytest.mark.parametrize("key", ["image", "before", "after", "trajectory"])
