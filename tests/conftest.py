@@ -1,6 +1,7 @@
 """Settings of all tests: how much of the long ones is run, and a small case for runs of the commands."""
 
 import logging
+from collections import Counter
 
 import pytest
 import torch
@@ -28,6 +29,15 @@ COUNTS = {
 def pytest_addoption(parser):
     for name, count in COUNTS.items():
         parser.addoption(name, type=int, default=count)
+
+
+def pytest_unconfigure(config):
+    """Say in the last line what was skipped, and why."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        print("skipped:", "; ".join(f"{count} tests: {reason}" for reason, count in reasons.most_common()))
 
 
 @pytest.fixture(scope="session", autouse=True)
