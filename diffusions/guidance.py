@@ -52,7 +52,7 @@ def classifier_gradient(
     def gradient(x_t: Tensor, t: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.detach().clone().requires_grad_()
-            chosen = torch.as_tensor(labels, device=x.device).expand(len(x)).clone()
+            chosen = labels + torch.zeros(len(x), dtype=torch.int64, device=x.device)  # no copy of a number
             log_probability = classifier(x, t.clone()).log_softmax(dim=1).gather(1, chosen[:, None])
             return scale * torch.autograd.grad(log_probability.sum(), x)[0]
 

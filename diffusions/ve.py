@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -122,9 +123,10 @@ def as_ve(model: Model, schedule: NoiseSchedule, prediction: str) -> Model:
         (x_t, sigma) -> eps; a learned variance is dropped.
     """
     table = (1 / schedule.alphas_cumprod - 1).log() / 2
+    table_on = cache(table.to)  # each copy to a GPU is waited for
 
     def ve_model(x_t: Tensor, sigma: Tensor) -> Tensor:
-        t = _interpolate(table.to(sigma.device), sigma.double().log())
+        t = _interpolate(table_on(sigma.device), sigma.double().log())
         sigma = sigma.to(x_t.dtype).view(-1, *[1] * (x_t.ndim - 1))
         signal = (1 + sigma**2).rsqrt()
         x_vp = signal * x_t

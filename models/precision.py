@@ -39,6 +39,6 @@ def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
             module.to(dtype)
     network.to(memory_format=torch.channels_last)
     for parameter in network.parameters():
-        if parameter.data_ptr() % _ALIGNMENT:
+        if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT:
             parameter.data = parameter.data.clone()
     return network.eval().requires_grad_(False)

@@ -3,16 +3,19 @@
 import math
 from dataclasses import dataclass
 
+from torch import nn
+
 from diffusions.process import Process
-from utils import images, jobs, log
+from utils import images, jobs, log, settings
 from utils.assemble.edit_batch import EditBatch
 from utils.assemble.guidance import Guidance
 from utils.assemble.levels import choose_levels, describe_levels
-from utils.assemble.networks import Chosen, check_files, load_network, settle
+from utils.assemble.networks import Chosen, Network, check_files, load_network, settle
 from utils.assemble.plan import Plan
 from utils.assemble.processes import Trained, make_process, read_config, read_timesteps, read_trained
+from utils.assemble.tick import Tick
 from utils.config import Config
-from utils.settings import Edit, Network, Running
+from utils.settings import Edit, Running
 
 TITLE = "SDEdit"
 
@@ -22,6 +25,8 @@ class EditMeans:
     """What the settings of an edit amount to with a network."""
 
     edit: Edit
+    chosen: Chosen
+    config: Config
     timesteps: list[int]
     process: Process
     guidance: Guidance
@@ -73,10 +78,10 @@ def find_means(
     timesteps = read_timesteps(edit, config, default_steps=None)
     process = make_process(edit, config, trained, timesteps)
     guidance = Guidance(edit, chosen, config, sorted(set(classes.values())) or None)
-    return EditMeans(edit, timesteps, process, guidance, choose_levels(edit, process))
+    return EditMeans(edit, chosen, config, timesteps, process, guidance, choose_levels(edit, process))
 
 
-def plan_edit(network: Network, edit: Edit, running: Running) -> Plan:
+def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     """Plan a run of SDEdit.
 
     Raises:
@@ -96,11 +101,6 @@ def plan_edit(network: Network, edit: Edit, running: Running) -> Plan:
         strengths=images.find_strengths(edit, running.save_dir, names),
     )
     items = jobs.make_items(names, edit.samples)
-
-    def build(launch: jobs.Launch):
-        guide = means.guidance.load(load_network(config, chosen.main.weights, launch), launch)
-        return EditBatch(edit, means.process, guide, means.levels, classes), guide.modules
-
     return Plan(
         title=TITLE,
         network=network,
@@ -115,9 +115,36 @@ def plan_edit(network: Network, edit: Edit, running: Running) -> Plan:
         num_calls=means.num_calls,
         lines=_describe(means, config, len(names), len(items), reader.missing(names)),
         parameters=means.parameters(masked=reader.masks is not None),
-        build=build,
+        build=lambda launch: build(means, launch, classes),
         classes=indices,
     )
+
+
+def build(
+    means: EditMeans,
+    launch: jobs.Launch,
+    classes: dict[str, str],
+    tick: Tick | None = None,
+    network: Network | None = None,
+) -> tuple[EditBatch, list[nn.Module]]:
+    """Load the networks of an edit.
+
+    Args:
+        means: What it amounts to.
+        launch: Where it runs.
+        classes: Name of the class of each picture that has one.
+        tick: Called before each step.
+        network: That edits, where it is loaded.
+
+    Returns:
+        The method on a batch, and the networks that it calls.
+
+    Raises:
+        ValueError: Weights that are wrong.
+    """
+    network = network or load_network(means.config, means.chosen.main.weights, launch)
+    guide = means.guidance.load(network, launch)
+    return EditBatch(means.edit, means.process, guide, means.levels, classes, tick), guide.modules
 
 
 def _classes(

@@ -8,8 +8,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from utils import images, jobs, option
-from utils.assemble.edit_batch import EditBatch
-from utils.assemble.edit_plan import TITLE, EditMeans, find_means
+from utils.assemble.edit_plan import TITLE, EditMeans, build, find_means
 from utils.assemble.loaded import Callback, Counter, Done, Loaded, Picture, name_pictures, open_picture
 from utils.assemble.plan import record
 from utils.config import Config
@@ -165,11 +164,10 @@ class Editor:
         tick = callback and Counter(callback, edit.repeats * sum(means.levels) * num_batches or None)
         classes = {} if edit.class_label is None else dict.fromkeys(names, edit.class_label)
 
-        def build(launch: jobs.Launch):
-            guide = means.guidance.load(loaded.on(launch), launch)
-            return EditBatch(edit, means.process, guide, means.levels, classes, tick), guide.modules
+        def made(launch: jobs.Launch):
+            return build(means, launch, classes, tick, loaded.on(launch))
 
-        return loaded.run(build, items, [row for row in rows for _ in range(num_samples)])
+        return loaded.run(made, items, [row for row in rows for _ in range(num_samples)])
 
     def _rows(
         self, edit: Edit, pictures: list[Picture], maps: Mapping[str, Picture | Sequence[Picture]]

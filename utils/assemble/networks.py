@@ -136,6 +136,7 @@ def load_network(config: Config, weights: Path, launch: Launch) -> Network:
     return Network(config, CompiledNetwork(module) if launch.compiled else module, read_trained(config))
 
 
+@torch.inference_mode(False)  # a classifier's gradient needs ordinary weights, wherever they are loaded
 def load_module(config: Config, weights: Path, launch: Launch) -> nn.Module:
     """Do what `load_network` does for any network, as a classifier; it is not compiled."""
     network = build_empty(config.model)
@@ -166,6 +167,7 @@ class Swap:
         """Bring the networks that decode."""
         self._move(self._source, self._target)
 
+    @torch.inference_mode(False)  # see `load_module`
     def _move(self, away: list[nn.Module], here: list[nn.Module]) -> None:
         if not self._target:
             return
