@@ -93,3 +93,18 @@ def test_auto_t0_may_be_compared(case):
     assert sample_sdedit.main([*case.words(), *words]) == 0
     assert {"edit_steps", "difference", "t0"} <= recorded(case.save_dir / "a.png").keys()
     assert (case.save_dir / "comparison/a.png").is_file()
+
+
+@pytest.mark.parametrize(("command", "more"), [(sample_sdedit, ()), (sample_ddib, ("--class_A", "cat"))])
+def test_much_that_is_cropped_is_said_once_and_beforehand(case, capsys, command, more):
+    Image.new("RGB", (400, 90)).save(case.input_dir / "wide.png")
+    words = [*case.words(), "--respace_steps", "2", *more]
+    words += ["--class_B", "dog"] if more else ["--t0", "0.5"]
+    said = "note: wide.png is 400x90, of which --fit crop cuts 78 % away, of 3 of 6 more than a third"
+    assert command.main([*words, "--dry_run"]) == 0
+    assert said in capsys.readouterr().err
+    assert command.main(words) == 0
+    assert capsys.readouterr().err.count(said) == 1
+    for fit in ("pad", "stretch"):
+        assert command.main([*words, "--dry_run", "--fit", fit]) == 0
+        assert "--fit crop" not in capsys.readouterr().err

@@ -91,7 +91,7 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     config = read_config(chosen.main.config, network.overrides)
     check_files(chosen.main, config)
     trained = read_trained(config)
-    names = images.find_inputs(running, images.WITH_PAIRS, edit.comparison, bool(edit.trajectory))
+    names = images.find_inputs(running, edit, images.WITH_PAIRS)
     indices, classes = _classes(edit, config, running, names)
     means = find_means(edit, chosen, config, trained, classes)
     _warn(means)

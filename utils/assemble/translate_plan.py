@@ -114,7 +114,7 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     check_files(chosen.main, config)
     ends, trained = find_ends(translate, chosen, config)
     suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
-    names = images.find_inputs(running, suffixes, translate.comparison, bool(translate.trajectory))
+    names = images.find_inputs(running, translate, suffixes)
     sources = find_sources(translate, config, running, names)
     _warn(ends, describe_loss(translate, config, trained, ends.timesteps))
     return Plan(

@@ -24,6 +24,8 @@ from utils.quote import plain
 
 MAX_PIXELS = effort.MAX_PIXELS
 WHITE = (255, 255, 255)
+_TOLD_BY_HEAD = ("JPEG", "BMP", "TIFF", "GIF", "JPEG2000")
+"""Formats that Pillow opens without their pixels; PNG and WEBP have their size at a fixed place."""
 _BAND = 2**22
 """Pixels that are laid on white at once: copies of a whole picture may not fit into memory."""
 _BLOCK = 2**27
@@ -139,6 +141,28 @@ def reading(path: Path, root: Path | None = None, convert: Convert = to_rgb) -> 
         for note in notes:
             warn_once(f"{plain(path)}: {note}; it is read as sRGB")
         yield picture
+
+
+def look(path: Path, root: Path | None = None) -> tuple[int, int] | None:
+    """Return width and height of a picture as it is stored, by the head of its file.
+
+    None where only a decoder can tell (AVIF), or the file is broken: reading it says why.
+
+    Args:
+        path: The file.
+        root: Folder that no link may lead out of; None to follow links anywhere.
+    """
+    _silence_pillow()
+    try:
+        with open_file(path, root) as file:
+            head = file.read(32)
+            if size := effort.webp_size(head) or png_chunks.size(head):
+                return size
+            file.seek(0)
+            with Image.open(file, formats=_TOLD_BY_HEAD) as image:
+                return image.size
+    except Exception:  # Pillow reports what is broken in a dozen kinds
+        return None
 
 
 def decode(path: Path, root: Path | None = None) -> Image.Image:

@@ -14,39 +14,68 @@ from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
 from utils.images.paths import STRIPS, TRAJECTORIES
 from utils.log import once, warn_once
 from utils.quote import plain
-from utils.settings import Running
+from utils.settings import Method, Running
 from utils.weights import load_tensors
 
 WITH_PAIRS = (*paths.SUFFIXES, PAIR_SUFFIX)
 """Suffixes of images, and of files that hold an image and its mask."""
+_MOST_LOOKED_AT = 1000
+"""Of the inputs, to say what is cut off: on a network each look may take milliseconds."""
+_MUCH = 1 / 3
+"""Of a picture, to be cut off without a word."""
 EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0, 1]"
 
 
-def find_inputs(
-    running: Running, suffixes: tuple[str, ...], comparison: bool = False, trajectory: bool = False
-) -> list[str]:
-    """List the inputs whose names end so, and say what else lies there.
+def find_inputs(running: Running, method: Method, suffixes: tuple[str, ...]) -> list[str]:
+    """List the inputs whose names end so, and say what else lies there, and what is cut off.
 
     Args:
         running: Where they are, and where results go.
+        method: What is made of them, and saved beside the results.
         suffixes: Of what is looked for.
-        comparison: Strips are saved, in a folder of their own.
-        trajectory: Likewise the ways to the results.
 
     Raises:
         ValueError: There are no images, or a result would take the place of a strip.
     """
+    names = _find_names(running, method, suffixes)
+    if method.fit == "crop" and (loss := describe_cropping(running.folder, names)):
+        once(loss)
+    return names
+
+
+def _find_names(running: Running, method: Method, suffixes: tuple[str, ...]) -> list[str]:
     if running.folder != running.input_dir:
         return [running.input_dir.name]
     found = paths.search(running.input_dir, running.save_dir, suffixes)
     for line in found.describe():
         once(line)
-    for flag, folder, saved in (("comparison", STRIPS, comparison), ("trajectory", TRAJECTORIES, trajectory)):
-        if saved and any(name.startswith(f"{folder}/") for name in found.names):
+    for flag, folder in (("comparison", STRIPS), ("trajectory", TRAJECTORIES)):
+        if getattr(method, flag) and any(name.startswith(f"{folder}/") for name in found.names):
             raise ValueError(
                 f"{running.input_dir}/{folder}: --{flag} saves its strips under this name; rename it"
             )
     return found.names
+
+
+def describe_cropping(input_dir: Path, names: list[str]) -> str | None:
+    """Say how much a square loses of the longest of the inputs, where that is more than a third.
+
+    It takes the heads of their files; of many, those of a thousand, evenly spaced.
+    """
+    step = max(1, -(-len(names) // _MOST_LOOKED_AT))
+    seen = [name for name in names[::step] if name.lower().endswith(paths.SUFFIXES)]
+    sizes = {name: pictures.look(input_dir / name, input_dir) for name in seen}
+    lost = {name: 1 - min(size) / max(size) for name, size in sizes.items() if size and min(size)}
+    many = [name for name, share in lost.items() if share > _MUCH]
+    if not many:
+        return None
+    worst = max(many, key=lost.__getitem__)
+    width, height = sizes[worst]
+    others = f", of {len(many)} of {len(lost)} more than a third" if len(many) > 1 else ""
+    return (
+        f"note: {plain(worst)} is {width}x{height}, of which --fit crop cuts {100 * lost[worst]:.0f} % away"
+        f"{others}; --fit pad keeps all of a picture"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from utils.images.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, open_file, reading
+from utils.images.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, look, open_file, reading
 
 __all__ = [
     "MAX_PIXELS",
@@ -18,6 +18,7 @@ __all__ = [
     "encode_apng",
     "encode_png",
     "fit",
+    "look",
     "open_file",
     "reading",
     "to_image",

@@ -34,6 +34,13 @@ class Pixels:
     """What is not obeyed of what the file says about its colours."""
 
 
+def size(head: bytes) -> tuple[int, int] | None:
+    """Return width and height by the first 24 bytes of a PNG file; None where they are of no such file."""
+    if not head.startswith(MAGIC) or head[12:16] != b"IHDR" or len(head) < 24:
+        return None
+    return struct.unpack(">II", head[16:24])
+
+
 def keep_pixels(file: BinaryIO) -> Pixels:
     """Leave out of a PNG file what decides neither its pixels nor its orientation.
 

@@ -1,7 +1,8 @@
-"""The published weights that are known by name: `python -m utils.sources.registry` lists them."""
+"""The published weights that are known by name, as --list_weights prints them."""
 
 import difflib
 import os
+import textwrap
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "weights" / "registry.yaml"
+_WIDTH = 80
+"""Of a terminal, in letters."""
+_GROUPS = _ON_DISK, _DOWNLOADED, _OF_THE_HUB, _BY_HAND = (
+    *("on disk", "downloaded when first used", "downloaded when first used, unless the hub's cache has them"),
+    "to be fetched by hand, from the page given",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,25 +127,39 @@ def near_names(text: str, registry: dict[str, Entry]) -> list[str]:
 
 
 def table(weights_dir: Path | None = None) -> str:
-    """Return the registry as a table, with what is on disk, whence the rest comes, and its licence."""
+    """List the registry for a terminal, what is on disk first: size, licence, origin and hash of each."""
     folder = cache_folder(weights_dir)
-    rows = [("name", "on disk", "size", "hash", "from", "licence")]
+    groups: dict[str, list[str]] = {title: [] for title in _GROUPS}
     for entry in read_registry().values():
         path = entry.on_disk(folder)
-        size = path.stat().st_size if path else entry.size
-        rows.append(
-            (
-                entry.name,
-                "yes" if path else "in the hub's cache?" if entry.file is None else "no",
-                f"{size / 1e6:,.0f} MB" if size else "",
-                _describe_hash(entry),
-                _describe_origin(entry),
-                entry.licence,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", f"folder: {folder}"])
+        groups[_group(entry, path)] += _describe(entry, path)
+    parts = ["\n".join([f"{title}:", *lines]) for title, lines in groups.items() if lines]
+    return "\n\n".join([*parts, f"folder of downloaded weights: {folder}"])
+
+
+def _group(entry: Entry, path: Path | None) -> str:
+    if path:
+        return _ON_DISK
+    if entry.file is None:
+        return _OF_THE_HUB
+    return _DOWNLOADED if entry.mirrors else _BY_HAND
+
+
+def _describe(entry: Entry, path: Path | None) -> list[str]:
+    """Return the lines of an entry: one, or where that is too long others, indented, below its name."""
+    size = path.stat().st_size if path else entry.size
+    facts = [f"{size / 1e6:,.0f} MB" if size else "", f"licence {entry.licence}"]
+    origin = [_describe_origin(entry), _describe_hash(entry)]
+    known, whence = (", ".join(filter(None, part)) for part in (facts, origin))
+    for lines in ([f"{entry.name}  {known}, {whence}"], [f"{entry.name}  {known}", whence]):
+        if len(lines[0]) <= _WIDTH:
+            return [lines[0], *_indent(lines[1:])]
+    return [entry.name, *_indent([known, whence])]
+
+
+def _indent(lines: list[str]) -> list[str]:
+    options = {"break_long_words": False, "break_on_hyphens": False}  # an address is copied whole
+    return [f"    {part}" for line in lines for part in textwrap.wrap(line, _WIDTH - 4, **options)]
 
 
 def _describe_hash(entry: Entry) -> str:
@@ -149,9 +170,9 @@ def _describe_hash(entry: Entry) -> str:
 
 
 def _describe_origin(entry: Entry) -> str:
-    hosts = [mirror.address.split("/")[2] for mirror in entry.mirrors]
-    named = [
-        "huggingface.co" if m.address.startswith("hf:") else host
-        for m, host in zip(entry.mirrors, hosts, strict=True)
+    hosts = [
+        "huggingface.co" if mirror.address.startswith("hf:") else mirror.address.split("/")[2]
+        for mirror in entry.mirrors
     ]
-    return ", ".join(named) or (f"by hand: {entry.page}" if entry.page else "this project")
+    more = [f"or {len(hosts) - 1} other{'s' * (len(hosts) > 2)}"] if len(hosts) > 1 else []
+    return " ".join(hosts[:1] + more) or entry.page or "this project"

@@ -17,6 +17,35 @@ from utils.settings import Edit
 OUT = Path("out")
 
 
+def pictures(folder, **sizes):
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(folder / f"{name}.png")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_crop_cuts_off_is_said_of_the_worst(tmp_path):
+    names = pictures(tmp_path, tall=(90, 400), fine=(100, 100), wide=(301, 200), odd=(299, 200))
+    (tmp_path / "broken.png").write_text("no picture")
+    names = ["broken.png", "gone.png", "pair.pth", *names]
+    assert inputs.describe_cropping(tmp_path, names) == (
+        "note: tall.png is 90x400, of which --fit crop cuts 78 % away, of 2 of 4 more than a third; "
+        "--fit pad keeps all of a picture"
+    )
+    assert inputs.describe_cropping(tmp_path, ["fine.png", "wide.png"]) == (
+        "note: wide.png is 301x200, of which --fit crop cuts 34 % away; --fit pad keeps all of a picture"
+    )
+    assert inputs.describe_cropping(tmp_path, ["fine.png", "odd.png"]) is None
+    assert inputs.describe_cropping(tmp_path, []) is None
+
+
+def test_of_many_inputs_a_thousand_are_looked_at(monkeypatch):
+    seen = []
+    monkeypatch.setattr(inputs.pictures, "look", lambda path, root: seen.append(path.name) or (9, 1))
+    said = inputs.describe_cropping(Path("x"), [f"{i:04d}.jpg" for i in range(2001)])
+    assert seen == [f"{i:04d}.jpg" for i in range(0, 2001, 3)]
+    assert "cuts 89 % away, of 667 of 667 more than a third" in said
+
+
 @pytest.fixture
 def read(tmp_path):
     def read(content):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from utils import images
-from utils.images import effort
+from utils.images import decoder, effort
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -235,3 +235,17 @@ def test_png_bytes_are_repeatable_and_hold_the_parameters(tmp_path):
     with Image.open(tmp_path / "x.png") as image:
         assert json.loads(image.text["parameters"]) == {"seed": 3}
         assert np.array_equal(np.asarray(image), np.asarray(halves()))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "gif", "jp2", "webp"])
+def test_the_size_of_a_picture_is_seen_without_its_pixels(tmp_path, suffix):
+    path = saved(tmp_path, Image.new("RGB", (40, 30)), f"x.{suffix}")
+    assert decoder.look(path) == (40, 30)
+    path.write_bytes(path.read_bytes()[:20])
+    assert decoder.look(path) is None
+    assert decoder.look(tmp_path / "gone.png") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}])
+def test_the_size_of_every_kind_of_webp_is_seen(tmp_path, options):
+    assert decoder.look(saved(tmp_path, Image.new("RGB", (40, 30)), "x.webp", **options)) == (40, 30)

@@ -7,7 +7,16 @@ import pytest
 
 import sample_sdedit
 from utils.sources.hub import HubAddress
-from utils.sources.registry import ROOT, cache_folder, find_entry, near_names, read_registry, table
+from utils.sources.registry import (
+    ROOT,
+    Entry,
+    _describe,
+    cache_folder,
+    find_entry,
+    near_names,
+    read_registry,
+    table,
+)
 
 REGISTRY = read_registry()
 CONFIGS = {
@@ -94,12 +103,28 @@ def test_the_cache_folder_follows_the_conventions(monkeypatch):
     assert cache_folder(Path("/w")) == Path("/w")
 
 
-def test_the_table_shows_what_is_on_disk(tmp_path, capsys):
+def groups(text):
+    """Return the lines of each entry, by its group and name."""
+    found = {}
+    for group in text.split("\n\n")[:-1]:
+        title, *lines = group.splitlines()
+        entries = found[title.removesuffix(":")] = {}
+        for line in lines:
+            if not line.startswith(" "):
+                entries[line.split("  ")[0]] = []
+            entries[[*entries][-1]].append(line)
+    return found
+
+
+def test_the_table_shows_what_is_on_disk_first(tmp_path, capsys):
     entry = REGISTRY["openai/guided-diffusion/256x256_diffusion_uncond"]
-    lines = {line.split("  ")[0]: line for line in table(tmp_path).splitlines()}
-    assert set(REGISTRY) < set(lines)
-    assert re.search(r"  yes +17 MB", lines["demo/fruits64"])
-    assert re.search(r"  no +2,211 MB +sha256 +openaipublic.blob.core.windows.net +MIT", lines[entry.name])
+    found = groups(table(tmp_path))
+    assert next(iter(found)) == "on disk"
+    assert found["on disk"] == {"demo/fruits64": ["demo/fruits64  17 MB, licence MIT, this project"]}
+    assert found["downloaded when first used"][entry.name] == [
+        f"{entry.name}  2,211 MB, licence MIT",
+        "    openaipublic.blob.core.windows.net, sha256",
+    ]
     (tmp_path / entry.file).write_bytes(b"too short")
     assert entry.on_disk(tmp_path) is None
     small = REGISTRY["openai/guided-diffusion/lsun_cat"]
@@ -108,7 +133,30 @@ def test_the_table_shows_what_is_on_disk(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         sample_sdedit.main(["--weights_dir", str(tmp_path), "--list_weights"])
     assert caught.value.code == 0
-    assert re.search(r"guided-diffusion/lsun_cat  +yes", capsys.readouterr().out)
+    assert list(groups(capsys.readouterr().out)["on disk"]) == ["demo/fruits64", small.name]
+
+
+def test_the_table_has_every_entry_once_and_fits_a_terminal(tmp_path):
+    text = table(tmp_path)
+    found = groups(text)
+    names = [name for entries in found.values() for name in entries]
+    assert sorted(names) == sorted(REGISTRY)
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+    assert {len(lines) for entries in found.values() for lines in entries.values()} == {1, 2}
+    by_hand = found["to be fetched by hand, from the page given"]
+    for name, lines in by_hand.items():
+        assert REGISTRY[name].page in " ".join(lines).split()  # whole, to be copied
+    hub = found["downloaded when first used, unless the hub's cache has them"]
+    assert set(hub) == {name for name in REGISTRY if name.startswith("google/")}
+
+
+def test_a_very_long_entry_is_folded(tmp_path):
+    entry = Entry(name="a/" + "n" * 70, licence="a licence " * 12, source="x", page="https://h/" + "p" * 80)
+    name, *lines = _describe(entry, None)
+    assert name == entry.name
+    assert all(line.startswith("    ") for line in lines)
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[-1].strip() == entry.page
 
 
 def test_a_wrong_key_is_named(tmp_path):
