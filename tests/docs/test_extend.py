@@ -15,9 +15,18 @@ from PIL import Image
 from tests.docs.pages import ROOT, Block, blocks, commands
 
 PAGE = ROOT / "docs/extend.md"
-ROOMS = ("configs", "diffusions", "models", "tools", "utils", "tests/diffusions", "tests/golden/samplers")
+ROOMS = (
+    "configs",
+    "diffusions",
+    "models",
+    "tools",
+    "utils",
+    "tests/diffusions",
+    "tests/golden/samplers",
+    "docs",
+)
 FILES = ("pyproject.toml", "sample_sdedit.py", "sample_ddib.py", "weights/fruits64.safetensors")
-FILES += ("weights/registry.yaml", "assets/strokes/kiwi.png", "tests/test_house.py")
+FILES += ("README.md", "weights/registry.yaml", "assets/strokes/kiwi.png", "tests/test_house.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from utils.assemble.edit_plan import plan_edit
 from utils.assemble.editor import Editor
-from utils.assemble.networks import load_network, unconditional_label
+from utils.assemble.networks import load_network
 from utils.assemble.processes import (
     SAMPLERS,
     read_config,
@@ -22,5 +22,4 @@ __all__ = [
     "read_config",
     "read_trained",
     "trained_alphas",
-    "unconditional_label",
 ]
