@@ -48,14 +48,15 @@ class EditMeans:
     def parameters(self, masked: bool) -> dict[str, object]:
         """Return what the PNG files record of the method, with or without masks."""
         edit = self.edit
-        masks = {"mask_noise": edit.mask_noise, "mask_feather": edit.mask_feather} if masked else {}
+        names = ("mask_noise", "mask_feather", "mask_invert") if masked else ()
+        names += ("corrector_steps", "snr") if edit.corrector_steps else ()
         return {
             "sampler": edit.sampler,
             "var_type": getattr(self.process, "var_type", None),
             "repeats": edit.repeats,
             "mask": masked,
             "strength": bool(edit.strength_dir),
-            **masks,
+            **{name: getattr(edit, name) for name in names},
             **self.guidance.parameters,
         }
 

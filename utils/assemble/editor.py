@@ -125,8 +125,9 @@ class Editor:
         means = self.means(**options)
         rows = self._rows(means.edit, [picture], {} if mask is None else {"mask": mask})
         [(results, dtype)] = self._run(means, [name], rows, callback)
-        chosen = self._loaded.choose(means.edit)
-        parameters = record(TITLE, chosen, means.edit, means.timesteps)
+        asked, config = self._loaded.asked, self._loaded.chosen.main.config
+        digest = self._loaded.weights_sha256
+        parameters = record(TITLE, asked, config, means.edit, means.timesteps, digest)
         parameters |= means.parameters(masked=mask is not None)
         notes = {"precision": str(dtype).removeprefix("torch.")}
         [content] = (

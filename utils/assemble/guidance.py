@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffusions import classifier_free, classifier_gradient
 from diffusions.process import Gradient, Model
 from models import CONFIG_CLASSES
+from utils import sources
 from utils.assemble.networks import (
     Chosen,
     Network,
@@ -37,7 +38,7 @@ class Guidance:
         Raises:
             ValueError: Options that do not go together or with the networks.
         """
-        self._chosen, self._config = chosen, config
+        self._method, self._chosen, self._config = method, chosen, config
         self.scale, self.classifier_scale = method.guidance_scale, method.classifier_scale
         self._away = self._classifier = None
         if classes is None and (self.scale != 1 or method.classifier):
@@ -111,10 +112,10 @@ class Guidance:
         if self._away is not None:
             found["guidance_scale"] = self.scale
         if self._chosen.unconditional:
-            found["unconditional"] = self._chosen.unconditional.weights.name
+            found["unconditional"] = _label(self._method.unconditional)
         if self._classifier is not None:
             found |= {
-                "classifier": self._chosen.classifier.weights.name,
+                "classifier": _label(self._method.classifier),
                 "classifier_scale": self.classifier_scale,
             }
         return found
@@ -175,6 +176,11 @@ class Guide:
 
     def _tensor(self, labels: list[int]) -> Tensor:
         return torch.tensor(labels, device=self.launch.device)
+
+
+def _label(words: tuple[str, ...]) -> str:
+    """Return what the weights of [CONFIG] WEIGHTS are called."""
+    return sources.parse(words[-1]).label
 
 
 def _table(config: Config) -> tuple[object, ...]:

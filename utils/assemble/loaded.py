@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class Loaded:
         size = place.micro_batch if isinstance(place.micro_batch, int) else launch.micro_batch
         network = load_network(config, chosen.main.weights, launch)
         return cls(asked, chosen, config, read_trained(config), launch, size, network)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The hash of the weights' file, which is read for it once."""
+        return jobs.content_hash(self.chosen.main.weights)
 
     def choose(self, method: settings.Method) -> Chosen:
         """Find the other networks that the settings of a call name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from utils import images, jobs, quote, settings
+from utils import images, jobs, quote, settings, sources
 from utils.assemble.networks import Chosen
 from utils.config import Config
 
@@ -60,7 +60,7 @@ class Plan:
         jobs.check(running, launch, known)
         run = jobs.Run(
             *(running, launch, self.items, self.reader, jobs.Method(self.build, launch), known),
-            self._writer(),
+            self._writer(known["weights"].removeprefix("sha256 ")),
             calls_per_item=self.num_calls,
             told=self._tell(command),
             classes=self.classes,
@@ -80,9 +80,10 @@ class Plan:
             command=command,
         )
 
-    def _writer(self) -> jobs.Writer:
-        method = self.method
-        recorded = record(self.title, self.chosen, method, self.timesteps) | self.parameters
+    def _writer(self, weights_sha256: str) -> jobs.Writer:
+        method, config = self.method, self.chosen.main.config
+        recorded = record(self.title, self.network, config, method, self.timesteps, weights_sha256)
+        recorded |= self.parameters
         return jobs.Writer(
             comparison=method.comparison,
             parameters=None if self.running.no_metadata else recorded,
@@ -99,13 +100,32 @@ def _in_words(value: object) -> object:
     return quote.without_secrets(str(value)) if isinstance(value, str | Path) else value
 
 
-def record(title: str, chosen: Chosen, method: settings.Method, timesteps: list[int]) -> dict[str, object]:
-    """Return what the PNG files record of either method."""
+def record(
+    title: str,
+    network: settings.Network,
+    config: Path,
+    method: settings.Method,
+    timesteps: list[int],
+    weights_sha256: str,
+) -> dict[str, object]:
+    """Return what the PNG files record of either method.
+
+    Args:
+        title: Name of the method.
+        network: As it was asked for.
+        config: File of the config that it has.
+        method: What is made with it.
+        timesteps: That are kept.
+        weights_sha256: Of their file, as many are called model.safetensors.
+    """
+    changed = {"set": list(network.overrides)} if network.overrides else {}
     return {
         "program": settings.PROGRAM,
         "method": title,
-        "config": chosen.main.config.name,
-        "weights": chosen.main.weights.name,
+        "config": config.name,
+        **changed,
+        "weights": sources.parse(network.weights, network.weights_dir).label,
+        "weights_sha256": weights_sha256,
         "seed": method.seed,
         "respace_type": method.respace_type,
         "timesteps": len(timesteps),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusions import match_timesteps
 from diffusions.process import Process
-from utils import images, jobs, log, settings
+from utils import images, jobs, log, settings, sources
 from utils.assemble.guidance import Guidance
 from utils.assemble.networks import (
     Chosen,
@@ -63,9 +63,10 @@ class Ends:
     @property
     def parameters(self) -> dict[str, object]:
         """What the PNG files record of the method."""
-        other = self.chosen.other
+        other, wanted = self.chosen.other, self.translate.weights_B
+        second = {"config_B": other.config.name, "weights_B": sources.parse(wanted).label} if other else {}
         return {
-            "weights_B": other and other.weights.name,
+            **second,
             "solver": self.translate.solver,
             "inversion": self.translate.inversion,
             **self.guidance.parameters,

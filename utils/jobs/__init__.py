@@ -6,7 +6,7 @@ from utils.jobs.launch import Launch, finish, start
 from utils.jobs.noise import ImageNoise, item_noise
 from utils.jobs.results import Result, Writer, make_items
 from utils.jobs.run import Method, Run, Sampler, Told, check
-from utils.jobs.run_key import run_settings
+from utils.jobs.run_key import content_hash, run_settings
 
 __all__ = [
     "ImageNoise",
@@ -19,6 +19,7 @@ __all__ = [
     "Told",
     "Writer",
     "check",
+    "content_hash",
     "finish",
     "item_noise",
     "keep_freed_memory",

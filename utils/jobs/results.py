@@ -141,8 +141,9 @@ class Writer:
         if self.parameters is None:
             return {}
         lists = {key: [result.notes[key] for result in results] for key in results[0].notes}
+        of_item = {"input": item.name, "sample": item.sample}
         own = {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
-        return {"parameters": json.dumps({**self.parameters, **notes, "sample": item.sample, **own})}
+        return {"parameters": json.dumps({**self.parameters, **of_item, **notes, **own})}
 
 
 def _compare(guide: Tensor | None, result: Result) -> Image.Image:

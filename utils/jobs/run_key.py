@@ -41,8 +41,13 @@ def run_settings(
 
 def _by_content(value: object) -> object:
     if isinstance(value, Path):
-        return f"sha256 {files.sha256(find_weights(value) if value.is_dir() else value)}"
+        return f"sha256 {content_hash(value)}"
     return [_by_content(part) for part in value] if isinstance(value, list) else value
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the file of the weights in a folder, in hexadecimal."""
+    return files.sha256(find_weights(path) if path.is_dir() else path)
 
 
 def key(settings: dict[str, object]) -> str:

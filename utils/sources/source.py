@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from utils.quote import plain
+from utils.quote import plain, without_secrets
 from utils.sources import download, hub
 from utils.sources.download import DownloadError
 from utils.sources.registry import Entry, Mirror, cache_folder, find_entry, near_names, read_registry
@@ -30,6 +30,13 @@ class Source:
     def config_path(self) -> Path | None:
         """The config that the name implies; None where only the weights themselves can tell."""
         return self.entry.config_path if self.entry and self.path is None else None
+
+    @property
+    def label(self) -> str:
+        """What it is called: published weights by their name, others without folders and secrets."""
+        if self.path is not None:
+            return self.path.name
+        return self.entry.name if self.entry else without_secrets(self.address)
 
     @property
     def hint(self) -> str:

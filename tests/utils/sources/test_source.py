@@ -274,3 +274,18 @@ def test_what_the_hub_does_not_give_is_said_with_the_command(hub, text, more, pr
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
     assert "hf download owner/" in done.stderr or "*" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("weights/fruits64.safetensors", "fruits64.safetensors"),
+        ("weights", "weights"),
+        ("fruits64", "demo/fruits64"),
+        ("https://me:pass@host/a/x.pt?token=1", "https://host/a/x.pt"),
+        ("hf://google/ddpm-cat-256@main", "hf://google/ddpm-cat-256@main"),
+    ],
+)
+def test_weights_are_called_without_folders_and_secrets(monkeypatch, text, label):
+    monkeypatch.chdir(ROOT)
+    assert source.parse(text).label == label
