@@ -128,13 +128,15 @@ def unwrap(words: list[str]) -> tuple[str, list[str]]:
 def fewer(words: list[str]) -> list[str]:
     """Return the words of sample_sdedit.py or sample_ddib.py with a tenth of the steps, on the CPU.
 
-    At least ten are kept, or what was asked for if that is less, so that fractions of them differ.
+    At least ten are kept, or what was asked for if that is less, so that fractions of them differ; three of
+    DDIB, which takes no fractions.
     """
-    flag, found, least = "", [], {"--respace_steps": 10, "--edit_steps": 1}
+    num_steps = 3 if "--class_B" in words else 10
+    flag, found, least = "", [], {"--respace_steps": num_steps, "--edit_steps": 1, "--samples": 2}
     for word in words:
         flag = word if word.startswith("-") else flag
         counts = flag in least and word != flag
         found.append(str(max(min(int(word), least[flag]), int(word) // 10)) if counts else word)
     if "--respace_steps" not in found:
-        found += ["--respace_steps", "10"]
+        found += ["--respace_steps", str(num_steps)]
     return [*found, "--cpu"]
