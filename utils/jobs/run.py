@@ -71,16 +71,21 @@ class Method:
         self._build, self._launch = build, launch
         self._sample, self._modules = build(launch)
         self._exact: Sampler | None = None
+        self._watchers: tuple[Callable[[], None], Callable[[int], None]] | None = None
 
     def watch(self, check: Callable[[], None], count: Callable[[int], None]) -> None:
         """Call `check`, and `count` with the number of images, before every network call."""
-        self._check, self._count = check, count
+        self._watchers = check, count
         self._register(self._modules)
 
     def _register(self, modules: list[nn.Module]) -> None:
+        if self._watchers is None:
+            return
+        check, count = self._watchers
+
         def called(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            self._check()
-            self._count(len(given[0]))
+            check()
+            count(len(given[0]))
 
         for module in modules:
             module.register_forward_pre_hook(called)

@@ -5,11 +5,13 @@ import json
 import re
 
 import pytest
+import torch
 from PIL import Image
 
 import sample_ddib
 import sample_sdedit
 from utils.assemble import Editor, Translator
+from utils.assemble.edit_batch import EditBatch
 
 NAMES = ("a.png", "b.jpg", "deep/c.webp", "deep/d.bmp", "e.PNG")
 STEPS = {"respace_steps": 10, "t0": 0.3}
@@ -98,6 +100,25 @@ def test_a_callback_that_raises_ends_the_call(case, editor):
     with pytest.raises(KeyboardInterrupt):
         editor([case.input_dir / "a.png"], t0=0.5, callback=stop)
     assert seen == [0, 1, 2]
+
+
+def test_what_is_not_finite_in_half_precision_is_done_again_in_float32(case, editor, monkeypatch):
+    """Unlike a run, nobody watches the calls of the networks here."""
+    wanted = editor(case.input_dir / "a.png", class_label="dog")
+    half = Editor.load(case.weights, config=case.config, cpu=True, precision="bf16", **STEPS)
+    edit, precisions = EditBatch.__call__, []
+
+    def spoil_half(batch, items, tensors):
+        rows = edit(batch, items, tensors)
+        precisions.append(batch.guide.launch.dtype)
+        if precisions[-1] == torch.bfloat16:
+            rows[0][0].image.fill_(torch.nan)
+        return rows
+
+    monkeypatch.setattr(EditBatch, "__call__", spoil_half)
+    found = half(case.input_dir / "a.png", class_label="dog")
+    assert precisions == [torch.bfloat16, torch.float32]
+    assert found.tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize(
