@@ -62,7 +62,7 @@ def option(
     """Return a field of a class of settings.
 
     Args:
-        default: A tuple for an option of several values, `dataclasses.MISSING` for one that must be given.
+        default: A tuple for an option of several values.
         help: What it is for, for `-h`.
         allowed: Its values, None for any of its type.
         changes_result: Another value makes it another run; not so for places, speed and memory.
@@ -125,7 +125,7 @@ def make(kind: type[T], given: dict[str, Any]) -> T:
 
     Args:
         kind: A class of settings.
-        given: Values by name; those of other classes are left alone, see `take`.
+        given: Values by name; those of other classes are left alone.
 
     Raises:
         ValueError: A value that is not allowed.

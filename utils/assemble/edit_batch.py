@@ -50,10 +50,10 @@ class EditBatch:
         self, level: int, items: list[Item], tensors: dict[str, Tensor], way: Look | None = None
     ) -> Tensor:
         guide = tensors["image"]
-        model, gradient = self.guide.bind([self.classes.get(item.name) for item in items])
-        process = self.process.guided(gradient).watched(ticking(self.tick, way))
+        bound = self.guide.bind([self.classes.get(item.name) for item in items])
+        process = self.process.guided(bound.gradient).watched(ticking(self.tick, way))
         return edit(
-            *(process, model, guide, level, item_noise(self.edit.seed, items, guide)),
+            *(process, bound.guided, guide, level, item_noise(self.edit.seed, items, guide)),
             mask=tensors.get("mask"),
             strength=tensors.get("strength"),
             fixed_noise=self.edit.mask_noise == "fixed",

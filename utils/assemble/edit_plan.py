@@ -10,9 +10,9 @@ from utils import images, jobs, log, settings
 from utils.assemble.edit_batch import EditBatch
 from utils.assemble.guidance import Guidance
 from utils.assemble.levels import choose_levels, describe_levels
-from utils.assemble.networks import Chosen, Network, check_files, load_network, settle
+from utils.assemble.networks import Chosen, Network, find_network, load_network
 from utils.assemble.plan import Plan
-from utils.assemble.processes import Trained, make_process, read_config, read_timesteps, read_trained
+from utils.assemble.processes import Trained, make_process, read_timesteps, read_trained
 from utils.assemble.tick import Tick
 from utils.config import Config
 from utils.settings import Edit, Running
@@ -88,9 +88,7 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     Raises:
         ValueError: It cannot be done; the message says why.
     """
-    chosen = settle(network, edit, fetch=not running.dry_run)
-    config = read_config(chosen.main.config, network.overrides)
-    check_files(chosen.main, config)
+    chosen, config = find_network(network, edit, fetch=not running.dry_run)
     trained = read_trained(config)
     names = images.find_inputs(running, edit, images.WITH_PAIRS)
     indices, classes = _classes(edit, config, running, names)

@@ -9,52 +9,26 @@ from torch import Tensor
 
 from utils import images, jobs, option
 from utils.assemble.edit_plan import TITLE, EditMeans, build, find_means
-from utils.assemble.loaded import Callback, Counter, Done, Loaded, Picture, name_pictures, open_picture
+from utils.assemble.loaded import Callback, Counter, Done, OnLoaded, Picture, name_pictures, open_picture
 from utils.assemble.plan import record
-from utils.config import Config
-from utils.settings import Edit, Network, Place
+from utils.settings import Edit
 
 _OF_FILES = ("mask_dir", "strength_dir", "comparison", "trajectory")
 _WAYS = ("t0", "edit_steps", "auto_t0")
 
 
-class Editor:
-    """Edits pictures with a network that is loaded once.
+class Editor(OnLoaded):
+    """Edits pictures with a network that is loaded once, half of the way (t0 0.5) where nothing is said.
 
     editor = Editor.load("demo/fruits64", respace_steps=20, sampler="sde-dpm-solver++")
     kiwi = editor("strokes.png", t0=0.5, class_label="kiwi", seed=3)
     """
 
-    def __init__(self, loaded: Loaded, options: dict[str, Any]):
-        """
-        Args:
-            loaded: The network; see `load`.
-            options: Those of every call, by name.
-        """
-        self._loaded, self._options = loaded, options
+    kind = Edit
 
     @classmethod
-    def load(cls, weights: str | Path, **options: Any) -> "Editor":
-        """Load a network, downloaded where it must be.
-
-        Args:
-            weights: A published name, a file, a diffusers folder or an address.
-            **options: Those of sample_sdedit.py by their names, without what reads and writes folders.
-                `precision="bf16"`, `cpu=True` and `micro_batch=8` say how it runs; those of an edit are
-                the defaults of the calls, t0 0.5 where none is given.
-
-        Raises:
-            ValueError: Options that are not allowed, or weights that cannot be had or are wrong.
-        """
-        option.refuse_unknown(options, (Network, Edit, Place))
-        own = {name: value for name, value in options.items() if name in option.names_of(Edit)}
-        _settings(own)  # refused before the weights are read
-        return cls(Loaded.load(weights, options), own)
-
-    @property
-    def config(self) -> Config:
-        """The config of the network."""
-        return self._loaded.config
+    def _check(cls, options: dict[str, Any]) -> None:
+        _settings(options)
 
     @property
     def named(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +146,16 @@ class Guidance:
         return None if None in labels else labels, targets
 
 
+class Bound(NamedTuple):
+    """A network that is told the class of each image of a batch."""
+
+    plain: Model
+    """Without guidance."""
+    guided: Model
+    gradient: Gradient | None
+    """The classifier's, if any."""
+
+
 @dataclass(frozen=True)
 class Guide:
     """What guides a network, on its device."""
@@ -158,21 +169,16 @@ class Guide:
     modules: list[nn.Module]
     """All that will be called."""
 
-    def bind(self, names: list[str | None]) -> tuple[Model, Gradient | None]:
-        """Return the guided network for the class of each image of a batch, and the classifier's gradient."""
+    def bind(self, names: list[str | None]) -> Bound:
+        """Bind the class of each image of a batch; None for no class."""
         labels, targets = self.guidance.labels(names)
-        model = self.network.model(None if labels is None else self._tensor(labels))
+        plain = guided = self.network.model(None if labels is None else self._tensor(labels))
         if self.without is not None:
-            model = classifier_free(model, self.without, self.guidance.scale)
+            guided = classifier_free(plain, self.without, self.guidance.scale)
         if self.classifier is None:
-            return model, None
+            return Bound(plain, guided, None)
         scale = self.guidance.classifier_scale
-        return model, classifier_gradient(self.classifier, self._tensor(targets), scale)
-
-    def label(self, name: str | None, num_images: int) -> Tensor | None:
-        """Return what the network is told for images of one class, [B]; None for nothing."""
-        labels, _ = self.guidance.labels([name] * num_images)
-        return None if labels is None else self._tensor(labels)
+        return Bound(plain, guided, classifier_gradient(self.classifier, self._tensor(targets), scale))
 
     def _tensor(self, labels: list[int]) -> Tensor:
         return torch.tensor(labels, device=self.launch.device)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -100,6 +100,47 @@ class Loaded:
                 if problem := result.why_none():
                     raise ValueError(f"{item.name}: {problem}")
         return done
+
+
+class OnLoaded:
+    """A method from Python: a network that is loaded once, and options that every call starts from."""
+
+    kind: ClassVar[type[settings.Method]]
+
+    def __init__(self, loaded: Loaded, options: dict[str, Any]):
+        """
+        Args:
+            loaded: The network; see `load`.
+            options: Those of every call, by name.
+        """
+        self._loaded, self._options = loaded, options
+
+    @classmethod
+    def load(cls, weights: str | Path, **options: Any) -> Self:
+        """Load a network, downloaded where it must be.
+
+        Args:
+            weights: A published name, a file, a diffusers folder or an address.
+            **options: Those of the method's command by their names, without what reads and writes folders.
+                `precision="bf16"`, `cpu=True` and `micro_batch=8` say how it runs; those of the method are
+                the defaults of the calls.
+
+        Raises:
+            ValueError: Options that are not allowed, or weights that cannot be had or are wrong.
+        """
+        option.refuse_unknown(options, (settings.Network, cls.kind, settings.Place))
+        own = {name: value for name, value in options.items() if name in option.names_of(cls.kind)}
+        cls._check(own)  # before the weights are read
+        return cls(Loaded.load(weights, options), own)
+
+    @classmethod
+    def _check(cls, options: dict[str, Any]) -> None:
+        """Refuse options of the calls that no call can mend."""
+
+    @property
+    def config(self) -> Config:
+        """The config of the network; of DDIB that of A."""
+        return self._loaded.config
 
 
 def open_picture(picture: Picture, convert: images.Convert = images.to_rgb) -> Image.Image:

@@ -12,7 +12,7 @@ from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
 from utils import settings, sources
-from utils.assemble.processes import Trained, read_trained, trained_alphas
+from utils.assemble.processes import Trained, read_config, read_trained, trained_alphas
 from utils.config import Config
 from utils.jobs import Launch
 from utils.weights import Shelf, check_fits, load_weights, open_checkpoint
@@ -80,15 +80,23 @@ def settle(
     return Chosen(main, other, of_words(method.unconditional), of_words(method.classifier))
 
 
-def check_files(files: Files, config: Config) -> None:
-    """Refuse weights that are not those of a config, before anything is loaded.
+def find_network(network: settings.Network, method: settings.Method, fetch: bool) -> tuple[Chosen, Config]:
+    """Find the networks that settings name, and read the config of the one, before anything is loaded.
+
+    Args:
+        network: The one.
+        method: May name others.
+        fetch: As for `settle`.
 
     Raises:
-        ValueError: Such weights, with what they are.
+        ValueError: As `settle`; or the config is wrong, or the weights on disk are not those of it.
     """
-    if files.weights.exists():
+    chosen = settle(network, method, fetch)
+    config = read_config(chosen.main.config, network.overrides)
+    if chosen.main.weights.exists():
         shelf = Shelf(CONFIG_CLASSES, build_empty)
-        check_fits(files.weights, shelf.shapes(config.model), shelf.describe)
+        check_fits(chosen.main.weights, shelf.shapes(config.model), shelf.describe)
+    return chosen, config
 
 
 def unconditional_label(config: Config) -> int | None:

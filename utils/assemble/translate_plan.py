@@ -14,10 +14,9 @@ from utils.assemble.networks import (
     Chosen,
     Network,
     Swap,
-    check_files,
     check_same_images,
+    find_network,
     load_network,
-    settle,
     unconditional_label,
 )
 from utils.assemble.plan import Plan
@@ -110,13 +109,11 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     Raises:
         ValueError: It cannot be done; the message says why.
     """
-    chosen = settle(network, translate, fetch=not running.dry_run)
-    config = read_config(chosen.main.config, network.overrides)
-    check_files(chosen.main, config)
+    chosen, config = find_network(network, translate, fetch=not running.dry_run)
     ends, trained = find_ends(translate, chosen, config)
     suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
     names = images.find_inputs(running, translate, suffixes)
-    sources = find_sources(translate, config, running, names)
+    classes = find_sources(translate, config, running, names)
     _warn(ends, describe_loss(translate, config, trained, ends.timesteps))
     return Plan(
         title=TITLE,
@@ -132,8 +129,8 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
         num_calls=ends.num_calls,
         lines=_describe(ends, len(names)),
         parameters=ends.parameters,
-        build=lambda launch: build(ends, launch, sources),
-        classes=sources,
+        build=lambda launch: build(ends, launch, classes),
+        classes=classes,
     )
 
 
@@ -182,9 +179,8 @@ def build(
     encoder_B, decoder_B = ends.down
 
     def target(name: str | None, num_images: int) -> Side:
-        guided, gradient = guide.bind([name] * num_images)
-        plain = network_B.model(guide.label(name, num_images))
-        return Side(encoder_B, decoder_B.guided(gradient), plain, guided)
+        bound = guide.bind([name] * num_images)
+        return Side(encoder_B, decoder_B.guided(bound.gradient), bound.plain, bound.guided)
 
     def source(labels: Tensor | None) -> Side:
         model = network.model(labels)

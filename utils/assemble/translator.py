@@ -8,51 +8,23 @@ from typing import Any
 from PIL import Image
 
 from utils import images, jobs, option
-from utils.assemble.loaded import Callback, Counter, Loaded, Picture, name_pictures, open_picture
+from utils.assemble.loaded import Callback, Counter, OnLoaded, Picture, name_pictures, open_picture
 from utils.assemble.networks import unconditional_label
 from utils.assemble.translate_plan import Ends, build, find_ends
-from utils.config import Config, class_index
-from utils.settings import Network, Place, Translate
+from utils.config import class_index
+from utils.settings import Translate
 
 _OF_FILES = ("comparison", "trajectory", "cycle", "save_latents", "from_latents", "offload")
 
 
-class Translator:
+class Translator(OnLoaded):
     """Translates pictures with a network that is loaded once.
 
     translator = Translator.load("demo/fruits64", class_A="lemon", solver="heun", respace_steps=25)
     lime = translator("lemon.png", class_B="lime")
     """
 
-    def __init__(self, loaded: Loaded, options: dict[str, Any]):
-        """
-        Args:
-            loaded: The network of A; see `load`.
-            options: Those of every call, by name.
-        """
-        self._loaded, self._options = loaded, options
-
-    @classmethod
-    def load(cls, weights: str | Path, **options: Any) -> "Translator":
-        """Load a network, downloaded where it must be.
-
-        Args:
-            weights: A published name, a file, a diffusers folder or an address.
-            **options: Those of sample_ddib.py by their names, without what reads and writes folders.
-                `precision="bf16"`, `cpu=True` and `micro_batch=8` say how it runs; those of a translation
-                are the defaults of the calls.
-
-        Raises:
-            ValueError: Options that are not allowed, or weights that cannot be had or are wrong.
-        """
-        option.refuse_unknown(options, (Network, Translate, Place))
-        own = {name: value for name, value in options.items() if name in option.names_of(Translate)}
-        return cls(Loaded.load(weights, options), own)
-
-    @property
-    def config(self) -> Config:
-        """The config of the network of A."""
-        return self._loaded.config
+    kind = Translate
 
     def __call__(
         self,

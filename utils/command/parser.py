@@ -63,7 +63,7 @@ class StrictParser(argparse.ArgumentParser):
         for group in self._action_groups:
             shown = [action for action in group._group_actions if everything or self._is_basic(action)]
             if shown:
-                formatter.start_section("options" if group.title == "options" else group.title)
+                formatter.start_section(group.title)
                 formatter.add_arguments(shown)
                 formatter.end_section()
         return formatter.format_help() + (f"\nfor example:\n  {self._example}\n" if self._example else "")
