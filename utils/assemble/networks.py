@@ -175,14 +175,17 @@ class Swap:
         """Bring the networks that decode."""
         self._move(self._source, self._target)
 
-    @torch.inference_mode(False)  # see `load_module`
     def _move(self, away: list[nn.Module], here: list[nn.Module]) -> None:
-        if not self._target:
-            return
-        for module in away:
-            module.to("cpu")
-        for module in here:
-            module.to(self._device)
+        if self._target:
+            move(away, torch.device("cpu"))
+            move(here, self._device)
+
+
+@torch.inference_mode(False)  # see `load_module`
+def move(modules: list[nn.Module], device: torch.device) -> None:
+    """Bring networks to a device."""
+    for module in modules:
+        module.to(device)
 
 
 def check_same_images(flag: str, config: Config, whose: str, other: Config) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from diffusions import match_timesteps
@@ -17,6 +18,7 @@ from utils.assemble.networks import (
     check_same_images,
     find_network,
     load_network,
+    move,
     unconditional_label,
 )
 from utils.assemble.plan import Plan
@@ -174,6 +176,9 @@ def build(
     chosen, translate = ends.chosen, ends.translate
     network = network or load_network(ends.config, chosen.main.weights, launch)
     other = chosen.other
+    away = [network.module] if other else []
+    if translate.offload:
+        move(away, torch.device("cpu"))  # a device that holds one network need never hold both
     network_B = load_network(ends.config_B, other.weights, launch) if other else network
     guide = ends.guidance.load(network_B, launch)
     encoder_B, decoder_B = ends.down
@@ -190,7 +195,6 @@ def build(
         folder: Target(ends.guidance.name_of(name), partial(target, name))
         for folder, name in ends.folders.items()
     }
-    away = [network.module] if other else []
     swap = Swap(launch.device, away, guide.modules if translate.offload else [])
     named = partial(class_name, ends.config)
     return TranslateBatch(translate, source, targets, sources, named, ends.space, swap, tick), [
