@@ -1,6 +1,7 @@
 """The mathematics: schedules, respacing, samplers, and the two methods built on them."""
 
 from diffusions.bdia import BDIA
+from diffusions.consistency import Consistency
 from diffusions.cycle_diffusion import cycle_translate, record_noise, replay_noise
 from diffusions.ddib import decode, encode, translate
 from diffusions.ddim import DDIM
@@ -9,16 +10,25 @@ from diffusions.dpm_solver import DPMSolver
 from diffusions.guidance import classifier_free, classifier_gradient
 from diffusions.heun import Heun
 from diffusions.inversion import FixedPointInversion, SourceInversion
-from diffusions.pairs import carry_latent, match_timesteps
-from diffusions.respacing import respace
-from diffusions.schedule import NoiseSchedule, make_schedule
+from diffusions.pairs import carry_latent
+from diffusions.preconditioning import precondition
+from diffusions.respacing import karras_sigmas, match_timesteps, respace
+from diffusions.schedule import VPSDE, NoiseSchedule, make_schedule
 from diffusions.sdedit import distance, edit, edit_within
-from diffusions.ve import PredictorCorrector, as_ve, from_unit_range, make_ve_schedule
+from diffusions.ve import (
+    PredictorCorrector,
+    as_ve,
+    from_unit_range,
+    make_karras_schedule,
+    make_ve_schedule,
+)
 
 __all__ = [
     "BDIA",
     "DDIM",
     "DDPM",
+    "VPSDE",
+    "Consistency",
     "DPMSolver",
     "FixedPointInversion",
     "Heun",
@@ -36,9 +46,12 @@ __all__ = [
     "edit_within",
     "encode",
     "from_unit_range",
+    "karras_sigmas",
+    "make_karras_schedule",
     "make_schedule",
     "make_ve_schedule",
     "match_timesteps",
+    "precondition",
     "record_noise",
     "replay_noise",
     "respace",

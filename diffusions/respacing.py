@@ -1,9 +1,16 @@
 """Which training timesteps a process keeps: exactly the number asked for, strictly increasing."""
 
+import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import accumulate
+
+from diffusions.schedule import Schedule
+
+_RHO = 7.0
+"""Of Karras et al.: how strongly a grid crowds towards its least noise."""
 
 
 def respace(name: str, num_timesteps: int, num_steps: int | None = None) -> list[int]:
@@ -43,6 +50,65 @@ def respace(name: str, num_timesteps: int, num_steps: int | None = None) -> list
             f"ask for {len(timesteps)} steps, or choose a respacing that takes their number"
         )
     return timesteps
+
+
+def karras_sigmas(sigma_min: float, sigma_max: float, num_steps: int) -> list[float]:
+    """Return the grid of Karras et al. (2022, eq. 5), evenly spaced in sigma^(1/7).
+
+    Args:
+        sigma_min: Least noise / signal, above 0.
+        sigma_max: Most.
+        num_steps: K, at least 1.
+
+    Returns:
+        K values, increasing, with both ends in them; for K = 1 sigma_max alone.
+
+    Raises:
+        ValueError: Ends or a number that make no increasing grid.
+    """
+    if not 0 < sigma_min < sigma_max or num_steps < 1:
+        raise ValueError(
+            "a Karras grid needs 0 < sigma_min < sigma_max and at least 1 step, "
+            f"got {sigma_min}, {sigma_max} and {num_steps}"
+        )
+    low, high = sigma_min ** (1 / _RHO), sigma_max ** (1 / _RHO)
+    inner = [(high + i / (num_steps - 1) * (low - high)) ** _RHO for i in range(num_steps - 2, 0, -1)]
+    return ([sigma_min] if num_steps > 1 else []) + inner + [sigma_max]
+
+
+def match_timesteps(schedule: Schedule, sigmas: Sequence[float]) -> list[float]:
+    """Choose the timesteps of a schedule whose noise is that of a grid, or of another process.
+
+    Exactly that noise where the schedule has every one, else the nearest in log sigma; where two would fall
+    on one timestep, the later moves up, or at the end of the schedule the earlier down.
+
+    Args:
+        schedule: Of the process to be, T timesteps.
+        sigmas: noise / signal of levels 1 to K, increasing, as of `karras_sigmas` or `Process.sigma`.
+
+    Returns:
+        K distinct timesteps from 0 to T - 1, increasing; fractions where the schedule knows them.
+
+    Raises:
+        ValueError: More sigmas than the schedule has timesteps, or a last one beyond all its noise.
+    """
+    count, total = len(sigmas), schedule.num_timesteps
+    if (count - 1) * schedule.finest > total - 1:
+        raise ValueError(
+            f"{count} noise levels to match, but the schedule has {total} timesteps; "
+            f"respace the other process to at most {total} steps"
+        )
+    last, end = (level.noise / level.signal for level in schedule.levels([max(total - 2, 0), total - 1]))
+    if total > 1 and sigmas[-1] / end > math.sqrt(end / last):
+        raise ValueError(
+            f"sigma {sigmas[-1]:.4g} to match, but the schedule ends at {end:.4g}; "
+            "respace the other process so that it ends there or below"
+        )
+    timesteps: list[float] = []
+    for sigma in sigmas:
+        least = timesteps[-1] + schedule.finest if timesteps else 0
+        timesteps.append(max(schedule.timestep_at(sigma), least))
+    return [min(t, total - 1 - (count - 1 - i) * schedule.finest) for i, t in enumerate(timesteps)]
 
 
 def _leading(num_timesteps: int, num_steps: int) -> list[int]:

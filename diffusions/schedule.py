@@ -1,8 +1,10 @@
-"""The noise that a network was trained with: levels, and the beta tables of NoiseSchedule."""
+"""The noise that a network was trained with: levels, tables of beta, and the VP SDE."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -28,8 +30,15 @@ class Schedule(Protocol):
     def num_timesteps(self) -> int:
         """T, the number of timesteps."""
 
-    def levels(self, timesteps: Sequence[int]) -> list[Level]:
+    @property
+    def finest(self) -> float:
+        """Least distance of two timesteps: 1 where there are no others, less where the network knows any."""
+
+    def levels(self, timesteps: Sequence[float]) -> list[Level]:
         """Return the levels of some timesteps, each from 0 to T - 1."""
+
+    def timestep_at(self, sigma: float) -> float:
+        """Return the timestep, 0 to T - 1, whose noise / signal is nearest to sigma, in log sigma."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,7 @@ class NoiseSchedule:
 
     betas: Tensor
     """Variance that each timestep adds, strictly between 0 and 1; float64 on the CPU, shape [T]."""
+    finest = 1
 
     def __post_init__(self):
         betas = self.betas
@@ -66,6 +76,55 @@ class NoiseSchedule:
         """Return the levels of some timesteps, variance preserving: signal^2 + noise^2 = 1."""
         kept = zip(timesteps, self.alphas_cumprod[list(timesteps)].tolist(), strict=True)
         return [Level(math.sqrt(alpha), math.sqrt(1 - alpha), t) for t, alpha in kept]
+
+    def timestep_at(self, sigma: float) -> int:
+        """Return the timestep whose noise / signal is nearest to sigma, the lower of two as near."""
+        table, value = self._log_sigmas, math.log(sigma)
+        above = min(bisect_left(table, value), len(table) - 1)
+        below = max(above - 1, 0)
+        return below if value - table[below] <= table[above] - value else above
+
+    @cached_property
+    def _log_sigmas(self) -> list[float]:
+        return ((1 / self.alphas_cumprod - 1).log() / 2).tolist()
+
+
+@dataclass(frozen=True)
+class VPSDE:
+    """The noise of the SDE dx = -beta x / 2 dt + sqrt(beta) dw; the network is told t, any of it.
+
+    Song et al. 2021, arXiv:2011.13456, eq. 11, with one beta throughout.
+    """
+
+    beta: float
+    """Above 0."""
+    t_min: float
+    t_max: float
+    """First and last t that the network knows, 0 < t_min < t_max; timesteps 0 to T - 1 spread over them."""
+    num_timesteps: int
+    """T, at least 2."""
+    finest = 1e-3
+
+    def __post_init__(self):
+        if not (self.beta > 0 and 0 < self.t_min < self.t_max and self.num_timesteps > 1):
+            raise ValueError(
+                "a VP SDE needs beta above 0, 0 < t_min < t_max and at least 2 timesteps, got "
+                f"{self.beta}, {self.t_min}, {self.t_max} and {self.num_timesteps}"
+            )
+
+    @property
+    def _stride(self) -> float:
+        return (self.t_max - self.t_min) / (self.num_timesteps - 1)
+
+    def levels(self, timesteps: Sequence[float]) -> list[Level]:
+        """Return the levels of some timesteps: signal exp(-beta t / 2), and its variance preserved."""
+        times = [self.t_min + timestep * self._stride for timestep in timesteps]
+        return [Level(math.exp(-self.beta * t / 2), math.sqrt(-math.expm1(-self.beta * t)), t) for t in times]
+
+    def timestep_at(self, sigma: float) -> float:
+        """Return the timestep of a noise / signal, or that of an end for one beyond it."""
+        t = math.log1p(sigma**2) / self.beta
+        return min(max((t - self.t_min) / self._stride, 0.0), self.num_timesteps - 1.0)
 
 
 def make_schedule(

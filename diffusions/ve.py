@@ -1,8 +1,10 @@
 """Variance-exploding processes (Song et al. 2021, arXiv:2011.13456): x = x_0 + sigma eps."""
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -10,15 +12,20 @@ from torch import Tensor
 from diffusions.ddpm import DDPM
 from diffusions.prediction import interpret, split_variance
 from diffusions.process import Model, Noise, draw
+from diffusions.respacing import karras_sigmas
 from diffusions.schedule import Level, NoiseSchedule
+
+_ROUNDING = 1e-11
+"""Of a timestep: what the logarithms leave of a sigma of the table."""
 
 
 @dataclass(frozen=True, eq=False)
 class VESchedule:
-    """The noise of a VE process; the network is told sigma."""
+    """The noise of a VE process; the network is told sigma, and knows those between timesteps as well."""
 
     sigmas: Tensor
     """Increasing, above 0; float64 on the CPU, shape [T]."""
+    finest = 1e-3
 
     def __post_init__(self):
         if self.sigmas.dtype != torch.float64 or self.sigmas.ndim != 1 or not len(self.sigmas):
@@ -31,9 +38,28 @@ class VESchedule:
         """T, the number of timesteps."""
         return len(self.sigmas)
 
-    def levels(self, timesteps: Sequence[int]) -> list[Level]:
-        """Return the levels of some timesteps: signal 1."""
-        return [Level(1.0, sigma, sigma) for sigma in self.sigmas[list(timesteps)].tolist()]
+    def levels(self, timesteps: Sequence[float]) -> list[Level]:
+        """Return the levels of some timesteps: signal 1; between two of them log sigma is linear."""
+        return [Level(1.0, sigma, sigma) for sigma in map(self._sigma, timesteps)]
+
+    def timestep_at(self, sigma: float) -> float:
+        """Return the timestep of a sigma, in general a fraction; that of an end for one beyond it."""
+        table = self._table
+        above = bisect_left(table, sigma)
+        if above in (0, len(table)) or table[above] == sigma:
+            return min(above, len(table) - 1)
+        low, high = table[above - 1], table[above]
+        timestep = above - 1 + math.log(sigma / low) / math.log(high / low)
+        return round(timestep) if abs(timestep - round(timestep)) < _ROUNDING else timestep
+
+    def _sigma(self, timestep: float) -> float:
+        below = int(timestep)
+        low, share = self._table[below], timestep - below
+        return low * (self._table[below + 1] / low) ** share if share else low
+
+    @cached_property
+    def _table(self) -> list[float]:
+        return self.sigmas.tolist()
 
 
 def make_ve_schedule(sigma_min: float, sigma_max: float, num_timesteps: int) -> VESchedule:
@@ -54,6 +80,20 @@ def make_ve_schedule(sigma_min: float, sigma_max: float, num_timesteps: int) -> 
         )
     exponent = torch.linspace(0, 1, num_timesteps, dtype=torch.float64)
     return VESchedule(sigma_min * (sigma_max / sigma_min) ** exponent)
+
+
+def make_karras_schedule(sigma_min: float, sigma_max: float, num_timesteps: int) -> VESchedule:
+    """Build the schedule of Karras et al. (2022, eq. 5), rho 7, see `karras_sigmas`.
+
+    Args:
+        sigma_min: Noise at timestep 0, above 0, in the units of the images.
+        sigma_max: Noise at timestep T - 1.
+        num_timesteps: T, at least 2.
+
+    Raises:
+        ValueError: Ends or a number that make no increasing schedule.
+    """
+    return VESchedule(torch.tensor(karras_sigmas(sigma_min, sigma_max, num_timesteps), dtype=torch.float64))
 
 
 class PredictorCorrector(DDPM):

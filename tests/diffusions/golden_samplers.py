@@ -29,10 +29,12 @@ def case_names(family: str) -> list[str]:
 
 
 def read_case(family: str, case: str) -> tuple[dict, dict[str, Tensor]]:
-    """Return a case's description and its tensors by their short names."""
+    """Return a case's description and its tensors by their short names, with those that all cases share."""
     cases, tensors = _family(family)
     own = {
-        key.removeprefix(f"{case}/"): value for key, value in tensors.items() if key.startswith(f"{case}/")
+        key.removeprefix(f"{case}/"): value
+        for key, value in tensors.items()
+        if key.startswith(f"{case}/") or "/" not in key
     }
     return cases[case], own
 
@@ -45,6 +47,11 @@ def read_schedules() -> dict[str, Tensor]:
 @cache
 def read_ve_schedules() -> dict[str, Tensor]:
     return load_file(GOLDEN / "schedules" / "ve_sde.safetensors")
+
+
+@cache
+def read_sigmas() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "schedules" / "sigma.safetensors")
 
 
 @cache

@@ -40,16 +40,25 @@ def test_a_schedule_matches_itself(schedule, respacing):
 
 
 def test_the_nearest_in_log_sigma():
-    schedule = VESchedule(torch.tensor([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]).double())
+    schedule = vp_schedule(torch.tensor([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]).double())
     halves = math.sqrt(2)  # between 0.1 and 0.2 the middle is 0.1 sqrt(2)
     assert match_timesteps(schedule, [0.1 * halves * 0.99]) == [0]
     assert match_timesteps(schedule, [0.1 * halves * 1.01]) == [1]
     assert match_timesteps(schedule, [0.01, 0.45, 3.5]) == [0, 2, 5]
 
 
+def test_a_schedule_of_any_sigma_has_exactly_those_asked_for():
+    schedule = make_ve_schedule(0.1, 10.0, 5)
+    wanted = [0.11, 0.3, 0.31, 4.0, 10.0]
+    timesteps = match_timesteps(schedule, wanted)
+    torch.testing.assert_close(sigmas(DDIM(schedule, timesteps)), wanted, rtol=1e-14, atol=0)
+    crowded = match_timesteps(schedule, [0.01, 0.02, 0.3, 10.0, 10.1])
+    assert sigmas(DDIM(schedule, crowded)) == pytest.approx([0.1, 0.1, 0.3, 10.0, 10.0], rel=0.01)
+
+
 def test_each_timestep_is_taken_once():
     """Where two sigmas are nearest to one, the later moves up, or the earlier down at the schedule's end."""
-    schedule = VESchedule(torch.tensor([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]).double())
+    schedule = vp_schedule(torch.tensor([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]).double())
     assert match_timesteps(schedule, [0.01, 0.02, 0.03, 0.8]) == [0, 1, 2, 3]
     assert match_timesteps(schedule, [0.2, 0.21, 0.22, 3.2]) == [1, 2, 3, 5]
     assert match_timesteps(schedule, [0.1, 3.0, 3.1, 3.2]) == [0, 3, 4, 5]
@@ -97,7 +106,7 @@ def test_between_vp_and_ve_at_equal_sigmas(kind_A, kind_B, method, order):
         dense = cubic_sigmas(4 * K)  # a schedule with four times as many timesteps
         schedule = VESchedule(dense) if kind_B == "ve" else vp_schedule(dense)
         timesteps = match_timesteps(schedule, sigmas(process))
-        assert timesteps == list(range(3, 4 * K, 4))
+        assert timesteps == pytest.approx(range(3, 4 * K, 4), abs=1e-4)
         target = method(schedule, timesteps, clip_denoised=False)
         model_A = a.model(A_DATA)
         model_B = ve_gaussian(*B_DATA) if kind_B == "ve" else gaussian(schedule, *B_DATA)
@@ -155,8 +164,8 @@ def test_more_levels_than_timesteps():
     with pytest.raises(
         ValueError, match="20 noise levels to match, but the schedule has 10 timesteps; respace"
     ):
-        match_timesteps(make_ve_schedule(0.02, 50.0, 10), [0.1 * k for k in range(1, 21)])
-    assert match_timesteps(make_ve_schedule(0.02, 50.0, 1 + 1), [0.03]) == [0]
+        match_timesteps(make_schedule("cosine", 10), [0.1 * k for k in range(1, 21)])
+    assert match_timesteps(make_schedule("cosine", 2), [0.03]) == [0]
 
 
 def test_noise_beyond_the_schedule():
