@@ -14,7 +14,7 @@ from diffusions.prediction import PREDICTIONS, Prediction, interpret, split_vari
 from diffusions.schedule import CLEAN, Schedule
 
 Model = Callable[[Tensor, Tensor], Tensor]
-"""A network: (x_t [B, C, ...], timesteps int64 [B] or sigmas [B]) -> [B, C or 2C, ...]."""
+"""A network: (x_t [B, C, ...], timesteps int64 [B], or sigmas or t [B]) -> [B, C or 2C, ...]."""
 Noise = Callable[[], Tensor]
 """Returns the next standard normal noise of the batch, [B, C, ...]."""
 Gradient = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +34,7 @@ class Process:
     def __init__(
         self,
         schedule: Schedule,
-        timesteps: Sequence[int],
+        timesteps: Sequence[float],
         prediction: str = "eps",
         clip_denoised: bool = True,
     ):
@@ -95,6 +95,23 @@ class Process:
             raise ValueError(f"t0 is {t0}; give a fraction of the process, above 0 and up to 1")
         wanted = t0 * self.num_timesteps
         return min(range(1, self.num_steps + 1), key=lambda k: abs(self.timesteps[k - 1] + 1 - wanted))
+
+    def level_of(self, sigma: float) -> int:
+        """Find the level whose noise is nearest to sigma, in log sigma, the lower one of two as near.
+
+        Args:
+            sigma: In units of the signal, as of `sigma`: that of the images, where they are on [-1, 1].
+
+        Returns:
+            Level from 1 to K.
+
+        Raises:
+            ValueError: Further beyond the last level, or below the first, than half.
+        """
+        low, high = self.sigma(1), self.sigma(self.num_steps)
+        if not low / 2 <= sigma <= high * 2:
+            raise ValueError(f"sigma {sigma:g}: the levels of this process have {low:.4g} to {high:.4g}")
+        return min(range(1, self.num_steps + 1), key=lambda k: abs(math.log(self.sigma(k) / sigma)))
 
     def t0_at(self, level: int) -> float:
         """Return the fraction of the trained process that a level is, which `level_at` finds."""
@@ -247,7 +264,7 @@ def draw(noise: Noise | None, like: Tensor) -> Tensor:
     return noise().to(like.dtype)
 
 
-def _checked(timesteps: Sequence[int], num_timesteps: int) -> tuple[int, ...]:
+def _checked(timesteps: Sequence[float], num_timesteps: int) -> tuple[float, ...]:
     timesteps = tuple(timesteps)
     if not timesteps or timesteps[0] < 0 or timesteps[-1] >= num_timesteps:
         found = f"{timesteps[0]} to {timesteps[-1]}" if timesteps else "none"

@@ -42,6 +42,8 @@ class EncoderConfig(UNetConfig):
     use_scale_shift_norm: bool = False
     use_new_attention_order: bool = False
     """Channels of the qkv convolution: q, k, v outermost (new) or heads outermost (legacy)."""
+    use_conv2d_attention: bool = False
+    """Whether its kernels are of maps, as in openai/consistency_models, instead of rows of tokens."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -144,8 +146,9 @@ class AttentionBlock(nn.Module):
         check_heads(channels, self.num_heads)
         self.heads_outermost = not config.use_new_attention_order
         self.norm = GroupNorm(32, channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+        conv = nn.Conv2d if config.use_conv2d_attention else nn.Conv1d
+        self.qkv = conv(channels, 3 * channels, 1)
+        self.proj_out = zeroed(conv(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = pointwise(self.qkv, to_tokens(self.norm(x)))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 THIRD_PARTY = {"torch", "accelerate", "PIL", "yaml", "tqdm", "numpy", "safetensors"}
 THIRD_PARTY |= {"filelock", "huggingface_hub"}
 GROUND = {"option", "settings", "config", "exits", "files", "interrupt", "launchers", "log", "quote"}
-GROUND |= {"threads"}
+GROUND |= {"threads", "diffusion_config"}
 FLOORS = ("sources", "weights", "images", "jobs", "command", "assemble")
 """Flats of utils/, from the ground up: each imports only those before it, and the ground floor."""
 BELOW = {"command": {"sources"}}

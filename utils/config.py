@@ -13,59 +13,16 @@ from typing import Any
 
 import yaml
 
+from utils.diffusion_config import DiffusionConfig
 from utils.quote import plain, quote
 
 MAX_BYTES, MAX_VALUES, MAX_CHARS, MAX_DEPTH = 1_000_000, 50_000, 1000, 10
 """Of a file; of what it holds: values and sections, the text of one, sections within sections."""
 _LIMITS = {int: 2**31 - 1, float: sys.float_info.max}
 """Of the numbers in a config; no NaN nor infinity is within them. The networks have narrower ones."""
-MAX_TIMESTEPS = 100_000
 MAX_PROBLEMS, MAX_LINE = 12, 280
 """Of a message: mistakes that it lists, characters of each."""
 MAX_CLASSES_SHOWN = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
-    """The process that a network was trained on."""
-
-    process: str = "vp"
-    """vp or ve: whether noise keeps the variance of the images or explodes it."""
-    num_timesteps: int
-    schedule: str | None = None
-    """linear, quad, const or cosine: what the network was trained with, unless it predicts a score."""
-    beta_start: float | None = None
-    beta_end: float | None = None
-    """First and last beta; every schedule but cosine needs both."""
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    """Least and most noise of a ve process, for images in [0, 1] as they are published."""
-    prediction: str = "eps"
-    """What the network's output means: eps, x0 or v, or for a ve network score."""
-    var_type: str = "fixed_small"
-    """Variance of a DDPM step: fixed_small, fixed_large or learned_range."""
-    clip: float | None = 1.0
-    """Bound of a predicted x_0 on the way down, null for none; a score is never clipped."""
-
-    def __post_init__(self):
-        if not 1 <= self.num_timesteps <= MAX_TIMESTEPS:
-            raise ValueError(f"num_timesteps {self.num_timesteps}: allowed are 1 to {MAX_TIMESTEPS}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(
-                f"clip {self.clip:g}: give a bound above 0, 1 for images on [-1, 1], or null for none"
-            )
-        if self.process not in ("vp", "ve"):
-            raise ValueError(f"process: found {quote(self.process)}, allowed are vp and ve")
-        if (self.prediction == "score") != (self.schedule is None):
-            raise ValueError(
-                f"prediction {self.prediction} with schedule {self.schedule}: a network of scores has no "
-                "schedule, every other has one of linear, quad, const, cosine"
-            )
-        if self.prediction == "score" and self.process != "ve":
-            raise ValueError("prediction score: only for process ve")
-        given = (self.sigma_min is not None, self.sigma_max is not None)
-        if given != (self.process == "ve",) * 2:
-            raise ValueError("sigma_min and sigma_max: a ve process needs both, a vp process neither")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +36,12 @@ class Config:
     """Names of the class indices 0, 1, ...; empty where the source gives none."""
     null_class: int | None = None
     """Index of the label that stands for 'no class', for unconditional use."""
+    image_range: tuple[float, ...] = (-1.0, 1.0)
+    """What black and white are to the network."""
 
     def __post_init__(self):
+        if len(self.image_range) != 2 or not self.image_range[0] < self.image_range[1]:
+            raise ValueError(f"image_range {list(self.image_range)}: give two numbers, black below white")
         if self.model is None:  # what is wrong with it has been said
             return
         channels, num_classes = getattr(self.model, "in_channels", 3), _count_classes(self.model)

@@ -6,6 +6,7 @@ read off them.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from utils.option import Checked, Number, OneOf, option
 
@@ -14,14 +15,14 @@ PROGRAM = f"sdedit-ddib {VERSION}"
 """What made a file."""
 RESPACE_TYPES = (
     *("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing"),
-    *("quad", "quad90", "none"),
+    *("quad", "quad90", "karras", "none"),
 )
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")
 SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
 INVERSIONS = ("target", "source", "fixed_point")
-SAMPLERS = ("ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++")
+SAMPLERS = ("ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++", "consistency")
 AUTO = "auto"
 _ANCESTORS = {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}
 
@@ -56,12 +57,16 @@ class Method(Checked):
     """What both methods take: which levels and noise, where guidance leads, what is saved beside results."""
 
     seed: int = option(0, "key of the noise: the same seed gives the same pictures", Number(0, whole=True))
-    respace_type: str = option(
-        "uniform-trailing",
-        f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20",
+    respace_type: str | None = option(
+        None,
+        f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20 "
+        "(default: uniform-trailing; karras for a network that knows any noise)",
     )
     respace_steps: int | None = option(
-        None, "number of timesteps to keep (default: all that were trained)", Number(1, whole=True)
+        None,
+        "number of timesteps to keep (default: all that were trained; 18 for a network that knows any noise, "
+        "2 for a consistency model)",
+        Number(1, whole=True),
     )
     fit: str = option("crop", "how an image of another size becomes the model's", OneOf(FITS))
     comparison: bool = option(False, "also save strips that show input, noise and result")
@@ -82,6 +87,9 @@ class Method(Checked):
         (), "[CONFIG] WEIGHTS of a classifier of noised images whose gradient leads to the class"
     )
     classifier_scale: float = option(1.0, "how strongly the classifier leads", Number(0))
+
+    spacing: ClassVar[str] = "uniform-trailing"
+    """How timesteps are chosen from a table, where nothing is said."""
 
     def check(self) -> None:
         for name in ("unconditional", "classifier"):
@@ -108,6 +116,12 @@ class Edit(Method):
         "nearest timestep that is kept; try 0.3 to 0.6; several likewise",
         Number(0, 1, above=True),
     )
+    sigma0: tuple[float, ...] = option(
+        (),
+        "how far to go, as the noise itself, on images in [-1, 1]: 0.3 (details change) to 10 (colours are "
+        "kept), the same for every network, to the nearest level; several likewise",
+        Number(0, above=True),
+    )
     auto_t0: bool = option(False, "each image as far as --faithfulness lets it")
     faithfulness: float | None = option(
         None,
@@ -123,7 +137,12 @@ class Edit(Method):
         None, "this many results an input, named _s00 and so on", Number(1, whole=True)
     )
     repeats: int = option(1, "times that the result is edited, in all", Number(1, whole=True))
-    sampler: str = option("ddpm", "how to step down", OneOf(SAMPLERS))
+    sampler: str | None = option(
+        None,
+        "how to step down (default: ddpm; heun for a network that knows any noise, consistency for a "
+        "consistency model)",
+        OneOf(SAMPLERS),
+    )
     var_type: str | None = option(None, "variance of a DDPM step (default: the config's)", OneOf(VAR_TYPES))
     corrector_steps: int | None = option(
         None, "ve: Langevin steps before each step (default: none)", Number(1, whole=True)
@@ -150,12 +169,15 @@ class Edit(Method):
 
     def check(self) -> None:
         super().check()
-        ways = {"--edit_steps": self.edit_steps, "--t0": self.t0, "--auto_t0": self.auto_t0}
+        ways = {"--edit_steps": self.edit_steps, "--t0": self.t0, "--sigma0": self.sigma0}
+        ways["--auto_t0"] = self.auto_t0
         given = [flag for flag, value in ways.items() if value]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: give one of them, they say the same")
         if not given:
-            raise ValueError("how far to go is not said; give --t0 0.5, or --edit_steps, or --auto_t0")
+            raise ValueError(
+                "how far to go is not said; give --t0 0.5, or --sigma0, --edit_steps or --auto_t0"
+            )
         if self.auto_t0 != (self.faithfulness is not None):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
         if self.auto_t0 and (self.strength_dir or self.trajectory):
@@ -169,13 +191,17 @@ class Translate(Method):
     seed: int = option(
         0, "key of the noise that cycle-diffusion draws; the other solvers draw none", Number(0, whole=True)
     )
-    respace_type: str = option(
-        "quad90",
-        f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20",
+    respace_type: str | None = option(
+        None,
+        f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20 "
+        "(default: quad90; karras for a network that knows any noise)",
     )
     respace_steps: int | None = option(
-        None, "number of timesteps to keep (default: 100)", Number(1, whole=True)
+        None,
+        "number of timesteps to keep (default: 100; 18 for a network that knows any noise)",
+        Number(1, whole=True),
     )
+    spacing: ClassVar[str] = "quad90"
     class_A: str | None = option(
         None,
         "class of the inputs: an index, a name of the config, 'folder' for the name of the folder that "

@@ -14,7 +14,7 @@ import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
 from utils import assemble, command, images, option
-from utils.assemble.processes import read_timesteps
+from utils.assemble.processes import complete, read_timesteps
 from utils.assemble.returning import describe_loss
 from utils.settings import Translate
 
@@ -150,8 +150,8 @@ def test_what_the_steps_lose_is_said_beforehand(words, said):
     parser = command.make_parser("x", Translate, (), {}, "")
     required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
     translate = option.make(Translate, vars(parser.parse_args([*required, *words.split()])))
-    timesteps = read_timesteps(translate, config, default_steps=100)
-    found = describe_loss(translate, config, assemble.read_trained(config), timesteps)
+    translate, trained = complete(translate, config), assemble.read_trained(config)
+    found = describe_loss(translate, config, trained, read_timesteps(translate, trained, default_steps=100))
     assert (found is None) == (said is None), found
     assert said is None or said in found
 

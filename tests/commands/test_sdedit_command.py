@@ -260,8 +260,11 @@ def test_a_classifier_leads(case, tmp_path, classifier, sampler):
         (["--edit_steps", "3", "--mask_invert"], "only with --mask_dir"),
         (["--edit_steps", "3", "--corrector_steps", "1"], "only for a config whose process is ve"),
         (["--edit_steps", "3", "--sampler", "ddim", "--var_type", "fixed_small"], "only for --sampler ddpm"),
-        (["--edit_steps", "3", "--set", "diffusion.process=ve"], "a ve process needs both"),
-        (["--edit_steps", "3", "--set", "diffusion.prediction=score"], "a network of scores has no schedule"),
+        (
+            ["--edit_steps", "3", "--set", "diffusion.process=ve"],
+            "sigma_min and sigma_max: missing, process ve needs them",
+        ),
+        (["--edit_steps", "3", "--set", "diffusion.prediction=score"], "allowed for process vp: eps, x0, v"),
         (["--edit_steps", "3", "--mask_dir", "nowhere"], "--mask_dir nowhere: does not exist"),
     ],
 )

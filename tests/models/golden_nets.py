@@ -81,6 +81,7 @@ def load(case: str) -> GoldenNet:
 def adm_config(raw: dict) -> ADMConfig | ADMClassifierConfig:
     """Translate openai's arguments: rates to pixels, -1 to None."""
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    values.pop("use_fp16", None)
     values["attention_resolutions"] = tuple(
         raw["image_size"] // rate for rate in raw["attention_resolutions"]
     )

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from diffusions import precondition
 from models import build_model
 from tests.models.golden_nets import adm_config, load
 
@@ -65,3 +66,30 @@ def test_unknown_pools_are_refused():
         build_model(dataclasses.replace(config, pool="spatial"))
     with pytest.raises(ValueError, match="needs num_head_channels"):
         build_model(dataclasses.replace(config, num_head_channels=None))
+
+
+@pytest.mark.parametrize("case", ["cm_imagenet64_like", "cm_lsun256_like"])
+@pytest.mark.parametrize("variant", ["edm", "boundary"])
+@pytest.mark.parametrize(("dtype", "recorded"), [(torch.float32, "f32"), (torch.float64, "f64_emb64")])
+def test_networks_of_consistency_models(case, variant, dtype, recorded):
+    """What the network gives, F, and the image that follows, D; D is the only one recorded of "boundary"."""
+    net = load(case)
+    reads = {"use_conv2d_attention": True, "use_new_attention_order": True}  # whatever their flag says
+    config = dataclasses.replace(adm_config(net.configs[variant]), **reads)
+    network = net.build(config).to(dtype)
+    name = {"edm": "edm_250", "boundary": "consistency"}[variant]
+    for i in range(net.num_inputs):
+        x, sigma, *y = net.inputs(i, dtype)
+        with torch.no_grad():
+            asked = []
+
+            def network_of_y(x, told, y=y, asked=asked):
+                asked.append(network(x, told, *y))
+                return asked[-1]
+
+            image = precondition(network_of_y, name, 0.002)(x, sigma.to(dtype))
+        for output, kind in zip((asked[0], image), "FD", strict=True):
+            expected = net.tensors.get(f"out.{variant}.{i}.{kind}.{recorded}")
+            if expected is not None:
+                bound = (1e-9 if dtype == torch.float64 else 5e-5) * max(1.0, float(expected.abs().max()))
+                torch.testing.assert_close(output, expected, rtol=0, atol=bound)

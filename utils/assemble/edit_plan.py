@@ -12,7 +12,15 @@ from utils.assemble.guidance import Guidance
 from utils.assemble.levels import choose_levels, describe_levels
 from utils.assemble.networks import Chosen, Network, find_network, load_network
 from utils.assemble.plan import Plan
-from utils.assemble.processes import Trained, make_process, read_timesteps, read_trained
+from utils.assemble.processes import (
+    CONSISTENCY,
+    Trained,
+    complete,
+    make_process,
+    read_timesteps,
+    read_trained,
+    start_timesteps,
+)
 from utils.assemble.tick import Tick
 from utils.config import Config
 from utils.settings import Edit, Running
@@ -27,23 +35,24 @@ class EditMeans:
     edit: Edit
     chosen: Chosen
     config: Config
-    timesteps: list[int]
+    timesteps: list[float]
     process: Process
     guidance: Guidance
     levels: dict[int, str]
     """To edit from, each with the folder of its results; none with auto_t0."""
 
-    @property
-    def calls_a_level(self) -> int:
-        """Network evaluations for an image and a step."""
-        return self.edit.repeats * (self.guidance.calls_per_step + (self.edit.corrector_steps or 0))
+    def calls_from(self, level: int) -> int:
+        """Network evaluations for an image that is edited from a level."""
+        down = 2 * level - 1 if self.edit.sampler == "heun" else level
+        correcting = level * (self.edit.corrector_steps or 0)
+        return self.edit.repeats * (down * self.guidance.calls_per_step + correcting)
 
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image, estimated where the level is searched for."""
         num_steps = self.process.num_steps
         searched = round(num_steps * math.log2(num_steps + 1) / 2)
-        return self.calls_a_level * (sum(self.levels) or searched)
+        return sum(map(self.calls_from, self.levels or [searched]))
 
     def parameters(self, masked: bool) -> dict[str, object]:
         """Return what the PNG files record of the method, with or without masks."""
@@ -76,7 +85,9 @@ def find_means(
     Raises:
         ValueError: Settings that do not go together or with the network.
     """
-    timesteps = read_timesteps(edit, config, default_steps=None)
+    edit = complete(edit, config)
+    below_start = edit.sampler == CONSISTENCY and (edit.t0 or edit.sigma0)
+    timesteps = start_timesteps(edit, trained) if below_start else read_timesteps(edit, trained, None)
     process = make_process(edit, config, trained, timesteps)
     guidance = Guidance(edit, chosen, config, sorted(set(classes.values())) or None)
     return EditMeans(edit, chosen, config, timesteps, process, guidance, choose_levels(edit, process))
@@ -103,7 +114,7 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     return Plan(
         title=TITLE,
         network=network,
-        method=edit,
+        method=means.edit,
         running=running,
         chosen=chosen,
         config=config,
@@ -180,7 +191,7 @@ def _describe(
         return [*lines, f"up to level {process.num_steps}, as far as the difference stays within {limit}"]
     return lines + [
         f"level {level} of {process.num_steps}: t0 {process.t0_at(level):g}, timestep "
-        f"{process.timesteps[level - 1]} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
-        f"{level * means.calls_a_level} network evaluations an image"
+        f"{process.timesteps[level - 1]:g} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
+        f"{means.calls_from(level)} network evaluations an image"
         for level in means.levels
     ]

@@ -78,9 +78,7 @@ class Guidance:
         away = read_config(self._chosen.unconditional.config)
         check_same_images("--unconditional", away, "the guided network", config)
         unconditional_label(away)
-        if away.diffusion.process != config.diffusion.process or (
-            _table(away) != _table(config) or away.diffusion.prediction != config.diffusion.prediction
-        ):
+        if _table(away) != _table(config):
             raise ValueError(
                 "--unconditional: trained on another schedule or prediction than the guided network"
             )
@@ -92,7 +90,7 @@ class Guidance:
             raise ValueError(
                 f"--classifier {self._chosen.classifier.config}: not a classifier; give an adm_classifier"
             )
-        if config.diffusion.process == "ve":
+        if config.diffusion.process != "vp":
             raise ValueError("--classifier: only for a vp process")
         if classifier.model.image_size != config.model.image_size:
             raise ValueError(
@@ -190,5 +188,7 @@ def _label(words: tuple[str, ...]) -> str:
 
 
 def _table(config: Config) -> tuple[object, ...]:
+    """Return what two networks whose predictions are mixed must have in common."""
     diffusion = config.diffusion
-    return diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
+    names = ("process", "schedule", "num_timesteps", "beta_start", "beta_end", "prediction")
+    return *(getattr(diffusion, name) for name in names), config.image_range

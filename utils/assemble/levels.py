@@ -10,7 +10,7 @@ _HARDLY = 0.1
 def choose_levels(edit: Edit, process: Process) -> dict[int, str]:
     """Return the levels to edit from, each with the folder of its results; none with auto_t0.
 
-    A folder of t0 is called by the t0 that is reached, see `describe_levels`.
+    A folder of t0 or sigma0 is called by what is reached, see `describe_levels`.
 
     Raises:
         ValueError: A level that the process does not have, or the same twice.
@@ -21,14 +21,29 @@ def choose_levels(edit: Edit, process: Process) -> dict[int, str]:
                 f"--edit_steps {steps}: only {process.num_steps} timesteps are kept; give at most so many, "
                 f"or --respace_steps {steps} or more"
             )
-    asked = [f"t0 {t0:g}" for t0 in edit.t0] or list(edit.edit_steps)
-    wanted = [process.level_at(t0) for t0 in edit.t0] or list(edit.edit_steps)
+    asked = [f"t0 {t0:g}" for t0 in edit.t0] + [f"sigma {sigma:g}" for sigma in edit.sigma0]
+    asked += list(edit.edit_steps)
+    wanted = [process.level_at(t0) for t0 in edit.t0] + [_level_of(process, x) for x in edit.sigma0]
+    wanted += list(edit.edit_steps)
     if len(set(wanted)) < len(wanted):
         names = ", ".join(f"{name} is level {level}" for name, level in zip(asked, wanted, strict=True))
         raise ValueError(f"the same level twice: {names} of {process.num_steps}; respace to more steps")
     if len(wanted) == 1:
         return dict.fromkeys(wanted, "")
-    return {level: f"t0_{process.t0_at(level):g}" if edit.t0 else f"steps_{level}" for level in wanted}
+    return {level: _folder(edit, process, level) for level in wanted}
+
+
+def _level_of(process: Process, sigma: float) -> int:
+    try:
+        return process.level_of(sigma)
+    except ValueError as error:
+        raise ValueError(f"--sigma0: {error}; choose of these") from None
+
+
+def _folder(edit: Edit, process: Process, level: int) -> str:
+    if edit.t0:
+        return f"t0_{process.t0_at(level):g}"
+    return f"sigma_{process.sigma(level):.4g}" if edit.sigma0 else f"steps_{level}"
 
 
 def name_level(process: Process, level: int) -> str:
@@ -47,6 +62,13 @@ def describe_levels(edit: Edit, process: Process) -> list[str]:
             lines.append(
                 f"note: t0 {asked:g} is not among the {process.num_steps} timesteps kept, the nearest is "
                 f"t0 {process.t0_at(level):g}; {hint}"
+            )
+    for asked in edit.sigma0:
+        reached = process.sigma(process.level_of(asked))
+        if f"{asked:.3g}" != f"{reached:.3g}":
+            lines.append(
+                f"note: sigma {asked:g} is not among the {process.num_steps} levels kept, the nearest is "
+                f"sigma {reached:.4g}; more steps are finer"
             )
     for level in edit.edit_steps:
         t0 = process.t0_at(level)

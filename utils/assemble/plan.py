@@ -22,7 +22,7 @@ class Plan:
     running: settings.Running
     chosen: Chosen
     config: Config
-    timesteps: list[int]
+    timesteps: list[float]
     items: list[jobs.Item]
     reader: images.Inputs | images.Latents
     folders: tuple[str, ...]
@@ -105,7 +105,7 @@ def record(
     network: settings.Network,
     config: Path,
     method: settings.Method,
-    timesteps: list[int],
+    timesteps: list[float],
     weights_sha256: str,
 ) -> dict[str, object]:
     """Return what the PNG files record of either method.

@@ -1,9 +1,10 @@
 """From options and config to the process that images are noised and denoised by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from diffusions import (
     BDIA,
     DDIM,
     DDPM,
+    VPSDE,
+    Consistency,
     DPMSolver,
     FixedPointInversion,
     Heun,
@@ -19,8 +22,12 @@ from diffusions import (
     SourceInversion,
     as_ve,
     from_unit_range,
+    karras_sigmas,
+    make_karras_schedule,
     make_schedule,
     make_ve_schedule,
+    match_timesteps,
+    precondition,
     respace,
 )
 from diffusions.process import Model, Process
@@ -29,8 +36,14 @@ from models import CONFIG_CLASSES
 from utils import settings, weights
 from utils.config import Config
 
+KARRAS, CONSISTENCY = "karras", "consistency"
+_KARRAS_STEPS, _CONSISTENCY_CALLS = 18, 2
+"""Of networks that know any sigma, where nothing is said."""
+M = TypeVar("M", bound=settings.Method)
 SAMPLERS: dict[str, Callable[..., Process]] = {
     "ddim": DDIM,
+    "heun": Heun,
+    CONSISTENCY: Consistency,
     "dpm-solver++": DPMSolver,
     "sde-dpm-solver++": partial(DPMSolver, stochastic=True),
 }
@@ -74,16 +87,46 @@ def read_trained(config: Config) -> Trained:
     Raises:
         ValueError: The config's schedule is not possible.
     """
+    return _TRAINED[config.diffusion.process](config)
+
+
+def _trained_ve(config: Config) -> Trained:
     diffusion = config.diffusion
-    if diffusion.process == "ve":
-        schedule = make_ve_schedule(2 * diffusion.sigma_min, 2 * diffusion.sigma_max, diffusion.num_timesteps)
-        if diffusion.prediction == "score":
-            return Trained(schedule, "score", from_unit_range)
-        vp = _vp_schedule(config)
-        return Trained(
-            schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction), diffusion.clip
-        )
-    return Trained(_vp_schedule(config), diffusion.prediction, lambda network: network, diffusion.clip)
+    schedule = make_ve_schedule(2 * diffusion.sigma_min, 2 * diffusion.sigma_max, diffusion.num_timesteps)
+    if diffusion.prediction == "score":
+        return Trained(schedule, "score", from_unit_range)
+    vp = _vp_schedule(config)
+    return Trained(schedule, "eps", lambda network: as_ve(network, vp, diffusion.prediction), diffusion.clip)
+
+
+def _trained_edm(config: Config) -> Trained:
+    diffusion = config.diffusion
+    schedule = make_karras_schedule(diffusion.sigma_min, diffusion.sigma_max, diffusion.num_timesteps)
+
+    def adapt(network: Model) -> Model:
+        return precondition(network, diffusion.preconditioning, diffusion.sigma_min)
+
+    return Trained(schedule, "x0", adapt, diffusion.clip)
+
+
+def _trained_vp_sde(config: Config) -> Trained:
+    diffusion = config.diffusion
+    schedule = VPSDE(diffusion.beta, diffusion.t_min, diffusion.t_max, diffusion.num_timesteps)
+    return Trained(schedule, "score", lambda network: network, diffusion.clip)
+
+
+def _trained_vp(config: Config) -> Trained:
+    diffusion = config.diffusion
+    scale = 1000 / diffusion.num_timesteps
+
+    def rescaled(network: Model) -> Model:
+        return lambda x_t, t: network(x_t, t * scale)
+
+    adapt = rescaled if diffusion.rescale_timesteps else lambda network: network
+    return Trained(_vp_schedule(config), diffusion.prediction, adapt, diffusion.clip)
+
+
+_TRAINED = {"vp": _trained_vp, "ve": _trained_ve, "edm": _trained_edm, "vp_sde": _trained_vp_sde}
 
 
 def trained_alphas(config: Config) -> Tensor | None:
@@ -98,24 +141,72 @@ def _vp_schedule(config: Config) -> NoiseSchedule:
     )
 
 
-def read_timesteps(method: settings.Method, config: Config, default_steps: int | None) -> list[int]:
+def complete(method: M, config: Config) -> M:
+    """Return settings with what a network implies in place of what was not said.
+
+    Raises:
+        ValueError: A sampler of consistency models, for another network.
+    """
+    knows_all = config.diffusion.process in ("edm", "vp_sde")
+    implied: dict[str, object] = {"respace_type": KARRAS if knows_all else method.spacing}
+    if isinstance(method, settings.Edit):
+        is_consistency = config.diffusion.preconditioning == CONSISTENCY
+        if method.sampler == CONSISTENCY and not is_consistency:
+            others = ", ".join(name for name in settings.SAMPLERS if name != CONSISTENCY)
+            raise ValueError(f"--sampler {CONSISTENCY}: this network is no consistency model; give {others}")
+        implied["sampler"] = CONSISTENCY if is_consistency else "heun" if knows_all else "ddpm"
+        if is_consistency:
+            implied |= {"respace_type": method.spacing, "respace_steps": _CONSISTENCY_CALLS}
+    if knows_all:
+        implied = {"respace_steps": _KARRAS_STEPS} | implied
+    return replace(method, **{name: x for name, x in implied.items() if getattr(method, name) is None})
+
+
+def read_timesteps(method: settings.Method, trained: Trained, default_steps: int | None) -> list[float]:
     """Choose the timesteps that the settings keep.
 
     Args:
-        method: The settings.
-        config: Of the network.
+        method: The settings, complete.
+        trained: What the network was trained on.
         default_steps: How many to keep where neither --respace_steps nor the --respace_type itself
             says so; None for all.
 
     Raises:
         ValueError: The respacing is not possible.
     """
-    counted = method.respace_type in settings.RESPACE_TYPES and method.respace_type != "none"
+    name, schedule = method.respace_type, trained.schedule
+    counted = name in settings.RESPACE_TYPES and name != "none"
     num_steps = method.respace_steps or (default_steps if counted else None)
-    return respace(method.respace_type, config.diffusion.num_timesteps, num_steps)
+    return _choose(name, schedule, schedule.num_timesteps, num_steps)
 
 
-def make_process(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[int]) -> Process:
+def _choose(name: str, schedule: Schedule, num_timesteps: int, num_steps: int | None) -> list[float]:
+    """Choose from the first timesteps of a schedule."""
+    if name != KARRAS:
+        return respace(name, num_timesteps, num_steps)
+    ends = (level.noise / level.signal for level in schedule.levels([0, num_timesteps - 1]))
+    return match_timesteps(schedule, karras_sigmas(*ends, num_steps or num_timesteps))
+
+
+def start_timesteps(edit: settings.Edit, trained: Trained) -> list[float]:
+    """Choose the timesteps of an edit by a consistency model: all --respace_steps below its start.
+
+    Raises:
+        ValueError: Several starts, or a respacing that is not possible.
+    """
+    schedule = trained.schedule
+    starts = [*edit.t0, *edit.sigma0]
+    if len(starts) > 1:
+        raise ValueError(
+            f"--sampler {CONSISTENCY}: its --respace_steps lie below one start, found {len(starts)}; run "
+            "once for each, or give --edit_steps"
+        )
+    every = Process(schedule, range(schedule.num_timesteps), trained.prediction)
+    level = every.level_at(starts[0]) if edit.t0 else every.level_of(starts[0])
+    return _choose(edit.respace_type, schedule, level, min(edit.respace_steps, level))
+
+
+def make_process(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[float]) -> Process:
     """Build the sampler that the settings name.
 
     Raises:
@@ -124,7 +215,7 @@ def make_process(edit: settings.Edit, config: Config, trained: Trained, timestep
     return _make_sampler(edit, config, trained, timesteps).bounded(trained.clip)
 
 
-def _make_sampler(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[int]) -> Process:
+def _make_sampler(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[float]) -> Process:
     clip = trained.prediction != "score"  # as it was published
     given = (trained.schedule, timesteps, trained.prediction)
     if edit.sampler != "ddpm":
@@ -140,7 +231,7 @@ def _make_sampler(edit: settings.Edit, config: Config, trained: Trained, timeste
 
 
 def make_solver(
-    translate: settings.Translate, trained: Trained, timesteps: list[int]
+    translate: settings.Translate, trained: Trained, timesteps: list[float]
 ) -> tuple[Process, Process]:
     """Build what follows the ODE up and what follows it down, as the options name them."""
     given = (trained.schedule, timesteps, trained.prediction)

@@ -7,7 +7,7 @@ import torch
 
 from diffusions.process import Process
 from diffusions.round_trip import lost_share
-from utils.assemble.processes import Trained, make_solver, read_timesteps
+from utils.assemble.processes import KARRAS, Trained, make_solver, read_timesteps
 from utils.config import Config
 from utils.settings import Translate
 
@@ -19,7 +19,9 @@ _CLOSED = ("exact", "cycle-diffusion", "fixed_point")
 """Solvers and inversions whose way back undoes their way there, whatever the steps."""
 
 
-def describe_loss(translate: Translate, config: Config, trained: Trained, timesteps: list[int]) -> str | None:
+def describe_loss(
+    translate: Translate, config: Config, trained: Trained, timesteps: list[float]
+) -> str | None:
     """Say what A to A loses where the steps of --solver are too long for it, and which setting keeps it.
 
     Args:
@@ -38,11 +40,12 @@ def describe_loss(translate: Translate, config: Config, trained: Trained, timest
     if loss <= _LOSS and stride <= _STRIDE:
         return None
     num_steps = min(max(25, len(timesteps)), config.diffusion.num_timesteps)
-    better = replace(translate, solver="heun", inversion=None, respace_type="quad90", respace_steps=num_steps)
-    kept = _loss(*make_solver(better, trained, read_timesteps(better, config, None)), config)
+    spacing = KARRAS if translate.respace_type == KARRAS else translate.spacing
+    better = replace(translate, solver="heun", inversion=None, respace_type=spacing, respace_steps=num_steps)
+    kept = _loss(*make_solver(better, trained, read_timesteps(better, trained, None)), config)
     return (
         f"note: A to A may come back changed: these steps lose about {loss:.2g} on [-1, 1] by closed form, "
-        f"and sigma grows up to {stride:.3g}-fold in one; --solver heun --respace_type quad90 "
+        f"and sigma grows up to {stride:.3g}-fold in one; --solver heun --respace_type {spacing} "
         f"--respace_steps {num_steps} loses {kept:.2g}; --cycle measures it; see docs/DDIB.md"
     )
 

@@ -22,7 +22,14 @@ from utils.assemble.networks import (
     unconditional_label,
 )
 from utils.assemble.plan import Plan
-from utils.assemble.processes import Trained, make_solver, read_config, read_timesteps, read_trained
+from utils.assemble.processes import (
+    Trained,
+    complete,
+    make_solver,
+    read_config,
+    read_timesteps,
+    read_trained,
+)
 from utils.assemble.returning import describe_loss
 from utils.assemble.translate_batch import Side, Target, TranslateBatch
 from utils.config import Config, class_name
@@ -39,7 +46,7 @@ class Ends:
     chosen: Chosen
     config: Config
     config_B: Config
-    timesteps: list[int]
+    timesteps: list[float]
     up: tuple[Process, Process]
     """Encoder and decoder of A."""
     down: tuple[Process, Process]
@@ -93,7 +100,8 @@ def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[End
         ValueError: Settings that do not go together or with the networks.
     """
     trained, config_B = read_trained(config), config
-    timesteps = read_timesteps(translate, config, default_steps=_STEPS)
+    translate = complete(translate, config)
+    timesteps = read_timesteps(translate, trained, default_steps=_STEPS)
     up = down = make_solver(translate, trained, timesteps)
     if chosen.other:
         config_B = read_config(chosen.other.config)
@@ -116,11 +124,11 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
     names = images.find_inputs(running, translate, suffixes)
     classes = find_sources(translate, config, running, names)
-    _warn(ends, describe_loss(translate, config, trained, ends.timesteps))
+    _warn(ends, describe_loss(ends.translate, config, trained, ends.timesteps))
     return Plan(
         title=TITLE,
         network=network,
-        method=translate,
+        method=ends.translate,
         running=running,
         chosen=chosen,
         config=config,
@@ -218,7 +226,7 @@ def _describe(ends: Ends, num_inputs: int) -> list[str]:
     top = encoder.num_steps
     return [
         f"{num_inputs} images at {side}x{side}, to {wanted}",
-        f"{top} levels up to timestep {ends.timesteps[-1]} of {encoder.num_timesteps}, "
+        f"{top} levels up to timestep {ends.timesteps[-1]:g} of {encoder.num_timesteps}, "
         f"sigma {encoder.sigma(top):.4g}",
         f"{ends.num_calls} network evaluations an image",
     ]
@@ -230,7 +238,7 @@ def _warn(ends: Ends, loss: str | None) -> None:
     last = process.timesteps[-1]
     if last + 1 < 0.9 * process.num_timesteps:
         log.once(
-            f"note: the last level is timestep {last} of {process.num_timesteps}, not pure noise, so the "
+            f"note: the last level is timestep {last:g} of {process.num_timesteps}, not pure noise, so the "
             "latent keeps part of the image; see docs/DDIB.md"
         )
     if loss:

@@ -16,7 +16,7 @@ from utils.settings import Edit, Method, Network, Running, Translate
 GROUPS = {
     "network": ("config", "weights", "weights_dir", "overrides"),
     "pictures": ("input_dir", "save_dir", "fit", "from_latents"),
-    "how far to go, one of these": ("t0", "edit_steps", "auto_t0", "faithfulness"),
+    "how far to go, one of these": ("t0", "sigma0", "edit_steps", "auto_t0", "faithfulness"),
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
     "sampling": (
         *("seed", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
@@ -49,6 +49,7 @@ MEANINGS = {
 """What other programs call the flags of both commands."""
 EDIT_MEANINGS = MEANINGS | {
     **dict.fromkeys(("strength", "denoising_strength", "noise", "t", "level"), "t0"),
+    **dict.fromkeys(("sigma", "sigma_start", "start_sigma", "noise_level"), "sigma0"),
     **dict.fromkeys(("class", "label", "class_name", "prompt"), "class_label"),
     **dict.fromkeys(("mask", "masks", "mask_image"), "mask_dir"),
     **dict.fromkeys(("num_samples", "n_samples", "n"), "samples"),

@@ -18,7 +18,7 @@ def run_settings(
     options: dict[str, object],
     files: Mapping[str, Path | list[Path] | None],
     config: Config,
-    timesteps: list[int],
+    timesteps: list[float],
     dtype: str,
 ) -> dict[str, object]:
     """Collect everything that decides what a run writes, in terms of JSON.

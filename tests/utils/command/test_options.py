@@ -32,8 +32,16 @@ def flags(command):
 
 def test_the_option_set_is_pinned():
     assert flags(sample_sdedit) == COMMON | {
-        *("--edit_steps", "--t0", "--auto_t0", "--faithfulness", "--class_label", "--samples", "--repeats"),
-        *("--sampler", "--var_type", "--corrector_steps", "--snr", "--strength_dir"),
+        *("--edit_steps", "--t0", "--sigma0", "--auto_t0", "--faithfulness", "--class_label"),
+        *(
+            "--samples",
+            "--repeats",
+            "--sampler",
+            "--var_type",
+            "--corrector_steps",
+            "--snr",
+            "--strength_dir",
+        ),
         *("--mask_dir", "--mask_invert", "--mask_feather", "--mask_default", "--mask_noise"),
     }
     assert flags(sample_ddib) == COMMON | {
@@ -94,12 +102,10 @@ def files(tmp_path, monkeypatch):
 def test_defaults(files):
     network, edit, running = read("--edit_steps", "3")
     assert (network.config, network.weights, network.overrides) == (Path("c"), "w", ())
-    assert (edit.seed, edit.respace_type, edit.respace_steps, edit.var_type) == (
-        *(0, "uniform-trailing"),
-        *(None, None),
-    )
+    assert (edit.seed, edit.respace_type, edit.respace_steps, edit.var_type) == (0, None, None, None)
+    assert (edit.sampler, edit.spacing) == (None, "uniform-trailing")
     assert (running.micro_batch, running.shard, running.save_dir) == (None, (), Path("s"))
-    assert read("--class_B", "0", command=sample_ddib).method.respace_type == "quad90"
+    assert read("--class_B", "0", command=sample_ddib).method.spacing == "quad90"
 
 
 def test_values_are_those_of_their_fields(files):

@@ -1,0 +1,153 @@
+"""Networks that know any noise through the commands: EDM, consistency models, a VP SDE; and --sigma0."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+import sample_ddib
+import sample_sdedit
+from tests.commands.command_case import result_bytes
+from tests.commands.test_run import NAMES, pixels
+
+EDM = {"process": "edm", "num_timesteps": 1000, "sigma_min": 0.002, "sigma_max": 80, "prediction": "x0"}
+PROCESSES = {
+    "edm": {**EDM, "preconditioning": "edm"},
+    "consistency": {**EDM, "num_timesteps": 40, "preconditioning": "consistency"},
+    "vp_sde": {
+        **{"process": "vp_sde", "num_timesteps": 1000, "beta": 1, "t_min": 1e-3, "t_max": 10},
+        "prediction": "score",
+    },
+}
+
+
+@pytest.fixture
+def of_process(case):
+    """Say of the tiny network that it was trained on a process."""
+
+    def change(name: str):
+        raw = yaml.safe_load(case.config.read_text())
+        case.config.write_text(yaml.safe_dump({**raw, "diffusion": PROCESSES[name]}))
+        return case
+
+    return change
+
+
+def run(case, folder, *words, command=sample_sdedit):
+    assert command.main([*case.words(folder), *map(str, words)]) == 0
+    report = json.loads((folder / "report.json").read_text())
+    return {name: pixels(data) for name, data in result_bytes(folder).items()}, report
+
+
+def said(case, capsys, *words, command=sample_sdedit):
+    assert command.main([*case.words(), *map(str, words), "--dry_run"]) == 0
+    return capsys.readouterr().out
+
+
+def calls(report: dict) -> float:
+    return report["network_evaluations"] / report["done"]
+
+
+@pytest.mark.parametrize(
+    ("process", "words", "num_calls", "sampler"),
+    [
+        ("edm", ["--sigma0", 80], 2 * 18 - 1, "heun"),
+        ("edm", ["--sigma0", 80, "--sampler", "ddpm"], 18, "ddpm"),
+        ("edm", ["--edit_steps", 3, "--respace_steps", 7], 5, "heun"),
+        ("consistency", ["--sigma0", 3], 2, "consistency"),
+        ("consistency", ["--t0", 0.5, "--respace_steps", 4], 4, "consistency"),
+        ("consistency", ["--sigma0", 3, "--respace_steps", 1, "--repeats", 3], 3, "consistency"),
+        ("vp_sde", ["--sigma0", 2], None, "heun"),
+    ],
+)
+def test_edits_and_their_calls(of_process, tmp_path, capsys, process, words, num_calls, sampler):
+    case = of_process(process)
+    results, report = run(case, tmp_path / "o", *words)
+    assert set(NAMES) <= set(results)
+    known = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert known["settings"]["sampler"] == sampler
+    if num_calls is not None:
+        assert calls(report) == num_calls
+        assert f"{num_calls} network evaluations an image" in said(case, capsys, *words)
+
+
+def test_a_consistency_model_begins_where_it_is_told(of_process, capsys):
+    """All calls lie below the start, whatever their number; of 40 levels 2.818 is the nearest to 3."""
+    case = of_process("consistency")
+    for count in (1, 2, 3, 4):
+        plan = said(case, capsys, "--sigma0", 3, "--respace_steps", count)
+        assert f"level {count} of {count}: t0 0.525, timestep 20 of 40, sigma 2.818" in plan
+
+
+def test_a_karras_grid_for_every_process(case, of_process, capsys):
+    plan = said(case, capsys, "--edit_steps", 9, "--respace_type", "karras", "--respace_steps", 9)
+    assert "level 9 of 9: t0 1, timestep 99 of 100" in plan  # of a table the nearest levels
+    case = of_process("edm")
+    plan = said(case, capsys, "--edit_steps", 17, 18)
+    assert "level 18 of 18: t0 1, timestep 999 of 1000, sigma 80" in plan
+    assert "level 17 of 18: t0 0.941235, timestep 940.235 of 1000, sigma 57.59" in plan
+
+
+def test_masks_strengths_and_samples(of_process, tmp_path):
+    case = of_process("consistency")
+    results, _ = run(case, tmp_path / "o", "--sigma0", 2, "--samples", 2, "--trajectory", 3, "--comparison")
+    first, second = (results[f"a_s0{i}.png"] for i in range(2))
+    assert not np.array_equal(first, second)
+    again, _ = run(case, tmp_path / "p", "--sigma0", 2, "--samples", 2, "--micro_batch", 1)
+    assert abs(again["a_s00.png"] - first).max() <= 1
+
+
+@pytest.mark.parametrize("process", ["edm", "vp_sde"])
+def test_translations(of_process, tmp_path, process):
+    case = of_process(process)
+    classes = ["--class_A", "cat", "--class_B", "dog"]
+    words = ["--solver", "heun", "--cycle"]
+    results, _ = run(case, tmp_path / "o", *classes, *words, command=sample_ddib)
+    assert set(NAMES) <= set(results)
+
+
+def test_two_networks_of_other_processes_meet_at_equal_noise(of_process, case, tmp_path, capsys):
+    second = tmp_path / "vp.yaml"
+    second.write_text(case.config.read_text())
+    case = of_process("edm")
+    words = ["--class_A", "cat", "--class_B", "dog", "--config_B", second, "--weights_B", case.weights]
+    run(
+        case,
+        tmp_path / "o",
+        *words,
+        "--respace_steps",
+        6,
+        "--set",
+        "diffusion.sigma_max=50",
+        command=sample_ddib,
+    )
+
+
+@pytest.mark.parametrize(
+    ("process", "words", "message"),
+    [
+        ("edm", ["--sigma0", 300], "--sigma0: sigma 300: the levels of this process have 0.002 to 80"),
+        ("edm", ["--sigma0", 0], "--sigma0 0.0: allowed is above 0"),
+        ("edm", ["--sigma0", 1, "--t0", 0.5], "--t0 and --sigma0: give one of them"),
+        (
+            "edm",
+            ["--sigma0", 1, "--sampler", "consistency"],
+            "this network is no consistency model",
+        ),
+        ("edm", ["--sigma0", 1, "--classifier", "w"], "w: no such"),
+        ("edm", ["--sigma0", 1, 1.01], "the same level twice"),
+        ("consistency", ["--sigma0", 1, 3], "lie below one start, found 2"),
+        ("edm", ["--sigma0", 1, "--set", "diffusion.preconditioning=edn"], "allowed are edm, edm_250, cons"),
+        ("edm", ["--sigma0", 1, "--set", "diffusion.schedule=linear"], "schedule: not for process edm"),
+        ("edm", ["--sigma0", 1, "--set", "diffusion.prediction=eps"], "allowed for process edm: x0"),
+        ("vp_sde", ["--sigma0", 1, "--set", "diffusion.t_min=11"], "0 < t_min < t_max"),
+        ("vp_sde", ["--sigma0", 1, "--set", "diffusion.beta=null"], "beta: missing, process vp_sde"),
+    ],
+)
+def test_what_cannot_be_is_told(of_process, capsys, process, words, message):
+    case = of_process(process)
+    with pytest.raises(SystemExit, match="2"):
+        sample_sdedit.main([*case.words(), *map(str, words)])
+    assert message in capsys.readouterr().err
+    assert not case.save_dir.exists()
