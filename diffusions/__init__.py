@@ -13,7 +13,7 @@ from diffusions.inversion import FixedPointInversion, SourceInversion
 from diffusions.pairs import carry_latent
 from diffusions.preconditioning import precondition
 from diffusions.respacing import karras_sigmas, match_timesteps, respace
-from diffusions.schedule import VPSDE, NoiseSchedule, make_schedule
+from diffusions.schedule import NoiseSchedule, make_schedule
 from diffusions.sdedit import distance, edit, edit_within
 from diffusions.ve import (
     PredictorCorrector,
@@ -22,6 +22,7 @@ from diffusions.ve import (
     make_karras_schedule,
     make_ve_schedule,
 )
+from diffusions.vp_sde import VPSDE
 
 __all__ = [
     "BDIA",

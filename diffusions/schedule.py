@@ -1,4 +1,4 @@
-"""The noise that a network was trained with: levels, tables of beta, and the VP SDE."""
+"""The noise that a network was trained with: levels, and the beta tables of NoiseSchedule."""
 
 import math
 from bisect import bisect_left
@@ -87,44 +87,6 @@ class NoiseSchedule:
     @cached_property
     def _log_sigmas(self) -> list[float]:
         return ((1 / self.alphas_cumprod - 1).log() / 2).tolist()
-
-
-@dataclass(frozen=True)
-class VPSDE:
-    """The noise of the SDE dx = -beta x / 2 dt + sqrt(beta) dw; the network is told t, any of it.
-
-    Song et al. 2021, arXiv:2011.13456, eq. 11, with one beta throughout.
-    """
-
-    beta: float
-    """Above 0."""
-    t_min: float
-    t_max: float
-    """First and last t that the network knows, 0 < t_min < t_max; timesteps 0 to T - 1 spread over them."""
-    num_timesteps: int
-    """T, at least 2."""
-    finest = 1e-3
-
-    def __post_init__(self):
-        if not (self.beta > 0 and 0 < self.t_min < self.t_max and self.num_timesteps > 1):
-            raise ValueError(
-                "a VP SDE needs beta above 0, 0 < t_min < t_max and at least 2 timesteps, got "
-                f"{self.beta}, {self.t_min}, {self.t_max} and {self.num_timesteps}"
-            )
-
-    @property
-    def _stride(self) -> float:
-        return (self.t_max - self.t_min) / (self.num_timesteps - 1)
-
-    def levels(self, timesteps: Sequence[float]) -> list[Level]:
-        """Return the levels of some timesteps: signal exp(-beta t / 2), and its variance preserved."""
-        times = [self.t_min + timestep * self._stride for timestep in timesteps]
-        return [Level(math.exp(-self.beta * t / 2), math.sqrt(-math.expm1(-self.beta * t)), t) for t in times]
-
-    def timestep_at(self, sigma: float) -> float:
-        """Return the timestep of a noise / signal, or that of an end for one beyond it."""
-        t = math.log1p(sigma**2) / self.beta
-        return min(max((t - self.t_min) / self._stride, 0.0), self.num_timesteps - 1.0)
 
 
 def make_schedule(

@@ -36,12 +36,8 @@ class Config:
     """Names of the class indices 0, 1, ...; empty where the source gives none."""
     null_class: int | None = None
     """Index of the label that stands for 'no class', for unconditional use."""
-    image_range: tuple[float, ...] = (-1.0, 1.0)
-    """What black and white are to the network."""
 
     def __post_init__(self):
-        if len(self.image_range) != 2 or not self.image_range[0] < self.image_range[1]:
-            raise ValueError(f"image_range {list(self.image_range)}: give two numbers, black below white")
         if self.model is None:  # what is wrong with it has been said
             return
         channels, num_classes = getattr(self.model, "in_channels", 3), _count_classes(self.model)

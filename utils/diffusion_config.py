@@ -9,10 +9,10 @@ _OF_PROCESS = {
     "vp": ("schedule", "beta_start", "beta_end"),
     "ve": ("schedule", "beta_start", "beta_end", "sigma_min", "sigma_max"),
     "edm": ("sigma_min", "sigma_max", "preconditioning"),
-    "vp_sde": ("beta", "t_min", "t_max"),
+    "vp_sde": ("beta", "t_min", "t_max", "image_range"),
 }
 """Keys that say what the noise of a process is; the others of them it has no use for."""
-_NEEDED = {"ve": ("sigma_min", "sigma_max"), "edm": _OF_PROCESS["edm"], "vp_sde": _OF_PROCESS["vp_sde"]}
+_NEEDED = {"ve": ("sigma_min", "sigma_max"), "edm": _OF_PROCESS["edm"], "vp_sde": ("beta", "t_min", "t_max")}
 PRECONDITIONINGS = ("edm", "edm_250", "consistency", "vp", "ve")
 
 
@@ -38,6 +38,8 @@ class DiffusionConfig:
     t_min: float | None = None
     t_max: float | None = None
     """Of a vp_sde process: its one beta, and the first and last t."""
+    image_range: tuple[float, ...] | None = None
+    """Of a vp_sde process: what black and white are to the network, where not -1 and 1."""
     prediction: str = "eps"
     """What the network's output means: eps, x0 or v, of edm x0, of vp_sde and perhaps of ve score."""
     rescale_timesteps: bool = False

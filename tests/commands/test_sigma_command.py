@@ -17,7 +17,7 @@ PROCESSES = {
     "consistency": {**EDM, "num_timesteps": 40, "preconditioning": "consistency"},
     "vp_sde": {
         **{"process": "vp_sde", "num_timesteps": 1000, "beta": 1, "t_min": 1e-3, "t_max": 10},
-        "prediction": "score",
+        **{"prediction": "score", "clip": None, "image_range": [0, 10]},
     },
 }
 
@@ -142,6 +142,8 @@ def test_two_networks_of_other_processes_meet_at_equal_noise(of_process, case, t
         ("edm", ["--sigma0", 1, "--set", "diffusion.schedule=linear"], "schedule: not for process edm"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.prediction=eps"], "allowed for process edm: x0"),
         ("vp_sde", ["--sigma0", 1, "--set", "diffusion.t_min=11"], "0 < t_min < t_max"),
+        ("vp_sde", ["--sigma0", 1, "--set", "diffusion.image_range=[1, 1]"], "black below white"),
+        ("edm", ["--sigma0", 1, "--set", "diffusion.image_range=[0, 1]"], "image_range: not for process edm"),
         ("vp_sde", ["--sigma0", 1, "--set", "diffusion.beta=null"], "beta: missing, process vp_sde"),
     ],
 )

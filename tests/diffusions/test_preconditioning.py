@@ -1,12 +1,10 @@
 """What surrounds networks of sigma, against the recorded programs."""
 
-import math
-
 import pytest
 import torch
 from golden_samplers import read_sigmas
 
-from diffusions import DDIM, VPSDE, Heun, decode, encode, karras_sigmas, match_timesteps, precondition
+from diffusions import karras_sigmas, precondition
 from diffusions.preconditioning import PRECONDITIONINGS
 
 
@@ -82,31 +80,3 @@ def test_karras_grids_are_those_of_both_programs():
         theirs = golden[f"consistency.karras.{K}.0.002.80.0.f64"]
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
     assert karras_sigmas(0.002, 80.0, 1) == [80.0]
-
-
-def test_the_levels_of_a_vp_sde():
-    schedule = VPSDE(1.0, 1e-3, 10.0, 1000)
-    first, last = schedule.levels([0, 999])
-    assert (first.condition, last.condition) == (1e-3, pytest.approx(10.0, rel=1e-14))
-    for level in schedule.levels([0, 0.5, 400, 999]):
-        assert level.signal**2 + level.noise**2 == pytest.approx(1, abs=1e-14)
-        assert level.signal**2 == pytest.approx(math.exp(-level.condition), rel=1e-12)
-    wanted = karras_sigmas(0.05, 100.0, 30)
-    kept = DDIM(schedule, match_timesteps(schedule, wanted), "score")
-    assert [kept.sigma(k) for k in range(1, 31)] == pytest.approx(wanted, rel=1e-9)
-
-
-def test_a_gaussian_comes_back_along_a_vp_sde():
-    """The score of N(0.3, 0.5^2), of which the network is told t."""
-    schedule = VPSDE(1.0, 1e-3, 10.0, 1000)
-    timesteps = match_timesteps(schedule, karras_sigmas(0.04, 148.0, 100))
-    process = Heun(schedule, timesteps, "score", clip_denoised=False)
-
-    def score(x, t):
-        signal = (-t / 2).exp().view(-1, 1)
-        return (0.3 * signal - x) / ((0.5 * signal) ** 2 + 1 - signal**2)
-
-    x = torch.linspace(-1, 2, 7).double().view(7, 1)
-    latent = encode(process, score, x)
-    torch.testing.assert_close(latent, (x - 0.3) / 0.5, rtol=0, atol=0.02)
-    assert (decode(process, score, latent) - x).abs().max() < 1e-3

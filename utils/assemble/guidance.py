@@ -191,4 +191,5 @@ def _table(config: Config) -> tuple[object, ...]:
     """Return what two networks whose predictions are mixed must have in common."""
     diffusion = config.diffusion
     names = ("process", "schedule", "num_timesteps", "beta_start", "beta_end", "prediction")
-    return *(getattr(diffusion, name) for name in names), config.image_range
+    names += ("image_range",)
+    return tuple(getattr(diffusion, name) for name in names)

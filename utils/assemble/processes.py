@@ -111,8 +111,9 @@ def _trained_edm(config: Config) -> Trained:
 
 def _trained_vp_sde(config: Config) -> Trained:
     diffusion = config.diffusion
-    schedule = VPSDE(diffusion.beta, diffusion.t_min, diffusion.t_max, diffusion.num_timesteps)
-    return Trained(schedule, "score", lambda network: network, diffusion.clip)
+    ends = diffusion.image_range or (-1.0, 1.0)
+    schedule = VPSDE(diffusion.beta, diffusion.t_min, diffusion.t_max, diffusion.num_timesteps, ends)
+    return Trained(schedule, "score", schedule.adapt, diffusion.clip)
 
 
 def _trained_vp(config: Config) -> Trained:
