@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.commands.test_run import NAMES, pixels
+from utils.assemble.processes import read_config, read_trained
 
 EDM = {"process": "edm", "num_timesteps": 1000, "sigma_min": 0.002, "sigma_max": 80, "prediction": "x0"}
 PROCESSES = {
@@ -153,3 +155,12 @@ def test_what_cannot_be_is_told(of_process, capsys, process, words, message):
         sample_sdedit.main([*case.words(), *map(str, words)])
     assert message in capsys.readouterr().err
     assert not case.save_dir.exists()
+
+
+@pytest.mark.parametrize(("rescale", "told"), [(True, [0.0, 0.25, 999.75]), (False, [0, 1, 3999])])
+def test_timesteps_are_told_as_in_training(case, rescale, told):
+    raw = yaml.safe_load(case.config.read_text())
+    raw["diffusion"] = {"num_timesteps": 4000, "schedule": "cosine", "rescale_timesteps": rescale}
+    case.config.write_text(yaml.safe_dump(raw))
+    model = read_trained(read_config(case.config)).adapt(lambda x, t: t)
+    assert model(None, torch.tensor([0, 1, 3999])).tolist() == told

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,23 @@ def test_defaults_are_left_out_and_the_source_is_named(name):
             assert (tuple(value) if isinstance(value, list) else value) != field.default, field.name
 
 
+IMPROVED = [path.stem for path in ROOT.glob("configs/openai/improved-diffusion/*.yaml")]
+
+
+@pytest.mark.parametrize("name", IMPROVED)
+def test_improved_diffusion(name):
+    """The files' names say how many parameters there are, roughly; which are told timesteps of 1000."""
+    path = f"openai/improved-diffusion/{name}"
+    said = int(re.search(r"_([0-9]+)M_", name)[1]) * 1e6
+    assert said < sum(torch.Size(shape).numel() for _, shape in tensors(path)) < 1.25 * said
+    section = read(path)["diffusion"]
+    rescaled = section["num_timesteps"] == 4000 and "uncond" in name
+    assert section.get("rescale_timesteps", False) == rescaled
+
+
 def test_every_config_is_accounted_for():
     others = {"jychoi118/ilvr_adm/afhqdog_p2", "demo/fruits64", "demo/fruits64_ve"}
+    others |= {f"openai/improved-diffusion/{name}" for name in IMPROVED}
     assert set(CONFIGS) == set(MANIFESTS["checkpoints"]) | set(SAME_NETWORK) | others
 
 

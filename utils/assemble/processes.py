@@ -121,7 +121,7 @@ def _trained_vp(config: Config) -> Trained:
     scale = 1000 / diffusion.num_timesteps
 
     def rescaled(network: Model) -> Model:
-        return lambda x_t, t: network(x_t, t * scale)
+        return lambda x_t, t: network(x_t, t.double() * scale)
 
     adapt = rescaled if diffusion.rescale_timesteps else lambda network: network
     return Trained(_vp_schedule(config), diffusion.prediction, adapt, diffusion.clip)
