@@ -6,6 +6,7 @@ import random
 import struct
 import zipfile
 
+import numpy as np
 import torch
 
 from tests.faults.mutations import INTERESTING, mutate
@@ -52,6 +53,14 @@ def zipped(entries, compression=zipfile.ZIP_STORED) -> bytes:
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, data in entries:
             archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def arrays(*values) -> bytes:
+    """Return arrays one after another, as equinox saves them."""
+    buffer = io.BytesIO()
+    for value in values:
+        np.save(buffer, value)
     return buffer.getvalue()
 
 

@@ -29,7 +29,7 @@ from torch import nn
 from models import CONFIG_CLASSES, build_empty, build_model
 from models.ddpm_unet import DDPMUNetConfig
 from tests.faults import hostile_weights as hostile
-from tests.faults.hostile_weights import archive, header, long, named, old, saved, text, zipped
+from tests.faults.hostile_weights import archive, arrays, header, long, named, old, saved, text, zipped
 from tests.faults.mutations import mutate
 from utils.images.inputs import read_pair
 from utils.images.latents import Latents
@@ -106,7 +106,20 @@ KINDS = {
     "json": (b'{"_class_name": "UNet2DModel"}', "a JSON text instead of weights"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file of Keras"),
     "gguf": (b"GGUF\x03", "a GGUF file of quantized weights"),
-    "numpy": (b"\x93NUMPY\x01", "a NumPy array"),
+    "numpy": (arrays(np.ones(3)), "a NumPy array"),
+    "numpy, cut off": (arrays(np.ones(3), np.ones(3))[:-1], "broken or truncated file of NumPy arrays"),
+    "numpy, more": (arrays(np.ones(3), np.ones(3)) + b"\0", "broken or truncated file of NumPy arrays"),
+    "numpy objects": (arrays(np.array([None])), "array 0 is Python objects, which could run code"),
+    "numpy integers": (arrays(np.ones(3), np.ones(3, np.int64)), "array 1 is of type <i8"),
+    "numpy, big-endian": (arrays(np.ones(3, ">f4")), "array 0 is of type >f4; weights are little-endian"),
+    "numpy records": (arrays(np.ones(3, [("a", "f4")])), "array 0 is described wrongly"),
+    "numpy, many": (arrays(np.ones(0)) * 4001, "holds more than 4000 NumPy arrays"),
+    "numpy, of tomorrow": (b"\x93NUMPY\x03\0" + bytes(99), r"array 0 is of version \[3, 0\]"),
+    "numpy, huge": (
+        arrays(np.ones(3)).replace(b"(3,), }" + b" " * 26, b"(9999999999999, 9999999999999), }"),
+        "array 0 is described wrongly",
+    ),
+    "numpy of another network": (arrays(np.ones(3), np.ones((2, 2))), "2 NumPy arrays without names"),
     "numpy archive": (zipped([("a.npy", b"1")]), "an archive of NumPy arrays"),
     "gzip": (gzip.compress(FLAT), "a gzip archive"),
     "tar": (tarred(FLAT), "a tar archive"),

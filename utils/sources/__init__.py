@@ -4,6 +4,7 @@ A published name, a path or an address becomes a `Source`, which knows or fetche
 imports torch, so that a misspelt name is answered at once.
 """
 
+from utils.sources.numpy_arrays import Array, has_arrays, read_arrays
 from utils.sources.registry import table
 from utils.sources.source import Source, parse
 from utils.sources.weight_formats import (
@@ -15,11 +16,14 @@ from utils.sources.weight_formats import (
 )
 
 __all__ = [
+    "Array",
     "Source",
     "check_regular",
     "check_saved",
+    "has_arrays",
     "has_header",
     "parse",
+    "read_arrays",
     "read_header",
     "refuse_start",
     "table",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from utils.quote import plain
+from utils.sources.numpy_arrays import has_arrays, read_arrays
 from utils.sources.pickle_check import check_pickle
 
 _LARGEST_INDEX = 64 * 2**20  # bytes of a pickle; that of a thousand tensors takes 0.2 MB
@@ -24,7 +25,6 @@ _OTHER_FORMATS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights; run `git lfs pull` beside it"),
     (b"\x89HDF", "an HDF5 file of Keras or TensorFlow; convert it to .safetensors in the program it is from"),
     (b"GGUF", "a GGUF file of quantized weights; give the weights that it was made from"),
-    (b"\x93NUMPY", "a NumPy array; save the network's state dict as .safetensors"),
     (b"\x1f\x8b", "a gzip archive; unpack it and give the file inside"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and give the file inside"),
     (b"Rar!", "a RAR archive; unpack it and give the file inside"),
@@ -66,7 +66,7 @@ def refuse_start(head: bytes, is_safetensors: bool = False) -> None:
     """
     if not head:
         raise ValueError("the file is empty; download it again")
-    if has_header(head):
+    if has_header(head) or has_arrays(head):
         return
     if head.lstrip()[:1] == b"<":
         raise ValueError("a web page instead of weights, the download failed; fetch it again")
@@ -96,6 +96,8 @@ def check_whole(path: Path) -> None:
         refuse_start(head)
         if has_header(head):
             read_header(file)
+        elif has_arrays(head):
+            read_arrays(file)
         else:
             check_saved(file)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from utils import sources
 from utils.quote import plain
+from utils.weights import equinox
 
 _FLOATS = {
     "F64": torch.float64,
@@ -63,11 +64,11 @@ class _Described:
 
 def is_tensor(value: Any) -> bool:
     """Whether a value of a content stands for a tensor."""
-    return isinstance(value, Tensor | _Described)
+    return isinstance(value, Tensor | _Described | Stored)
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a checkpoint of safetensors or torch.save, told by what is in it, whatever its name.
+    """Open a checkpoint of safetensors, torch.save or equinox, told by what is in it, whatever its name.
 
     Args:
         path: The file.
@@ -84,6 +85,8 @@ def open_tensors(path: Path) -> TensorFile:
             if sources.has_header(head) or path.suffix == ".safetensors":
                 header = _read_header(path, file)
                 return TensorFile(header, partial(_store_described, path))
+            if sources.has_arrays(head):
+                return TensorFile(_read_arrays(path, file), lambda name, stored: stored)
             is_archive = head.startswith(b"PK")
             # On the meta device a tensor is its shape and, since torch 2.11, its place in the file.
             content, records = _load(file, "meta" if is_archive else "cpu")
@@ -113,6 +116,14 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, _Described]:
     return {
         name: _Described(dtype, torch.Size(shape), start) for name, (dtype, shape, start) in header.items()
     }
+
+
+def _read_arrays(path: Path, file: BinaryIO) -> dict[str, Stored]:
+    def read(array: sources.Array) -> Tensor:
+        return _read(path, array.start, _FLOATS[array.dtype], torch.Size(array.shape), array.strides)
+
+    published = equinox.to_published(sources.read_arrays(file), read)
+    return {key: Stored(*described) for key, described in published.items()}
 
 
 def _load(file: BinaryIO, device: str) -> tuple[Any, dict[int, int]]:
