@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
 from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
+from models.lucidrains_unet import LucidrainsUNet, LucidrainsUNetConfig
 from models.mixer import Mixer, MixerConfig
 from models.ncsnpp import NCSNPP, NCSNPPConfig
 from models.point_mlp import PointMLP, PointMLPConfig
@@ -21,6 +22,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm_classifier": (ADMClassifierConfig, ADMClassifier),
     "ddib_mlp": (DDIBMLPConfig, DDIBMLP),
     "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
+    "lucidrains_unet": (LucidrainsUNetConfig, LucidrainsUNet),
     "mixer": (MixerConfig, Mixer),
     "ncsnpp": (NCSNPPConfig, NCSNPP),
     "point_mlp": (PointMLPConfig, PointMLP),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +31,6 @@ class UNetConfig:
 
     def __post_init__(self):
         check_limits(self)
-        reduction = 2 ** (len(self.channel_mult) - 1)
-        if self.image_size % reduction:
-            raise ValueError(
-                f"image_size {self.image_size}: allowed are multiples of {reduction}, for the "
-                f"{len(self.channel_mult)} resolutions of channel_mult"
-            )
 
 
 LIMITS = {
@@ -43,6 +38,8 @@ LIMITS = {
     "in_channels": (1, 1024),
     "out_channels": (1, 100_000),  # logits of a classifier
     "model_channels": (4, 8192),
+    "init_channels": (1, 8192),
+    "fourier_features": (2, 8192),
     "channel_mult": (1 / 64, 64),
     "num_res_blocks": (1, 32),
     "attention_resolutions": (1, 8192),
@@ -57,11 +54,14 @@ LIMITS = {
 MAX_RESOLUTIONS = 12
 
 
-def check_limits(config: UNetConfig) -> None:
+def check_limits(config: Any) -> None:
     """Refuse numbers that no network has.
 
+    Args:
+        config: Of a UNet.
+
     Raises:
-        ValueError: A field is out of its limits; the first is named.
+        ValueError: A field is out of its limits, the first of which is named, or the sizes cannot be halved.
     """
     if not 1 <= len(config.channel_mult) <= MAX_RESOLUTIONS:
         raise ValueError(
@@ -76,6 +76,12 @@ def check_limits(config: UNetConfig) -> None:
         for value in found if isinstance(found, tuple | list) else (found,):
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{name} {value}: allowed is {low} to {high}")
+    reduction = 2 ** (len(config.channel_mult) - 1)
+    if config.image_size % reduction:
+        raise ValueError(
+            f"image_size {config.image_size}: allowed are multiples of {reduction}, for the "
+            f"{len(config.channel_mult)} resolutions of channel_mult"
+        )
 
 
 def check_heads(channels: int, num_heads: int) -> None:

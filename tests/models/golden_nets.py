@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models import build_model
 from models.adm import ADMClassifierConfig, ADMConfig
 from models.ddpm_unet import DDPMUNetConfig
+from models.lucidrains_unet import LucidrainsUNetConfig
 from models.ncsnpp import NCSNPPConfig
 from models.xyf_unet import XyfAdaGNUNetConfig, XyfUNetConfig
 
@@ -105,6 +106,25 @@ def ddpm_config(raw: dict) -> DDPMUNetConfig:
         attention_resolutions=tuple(raw["attn_resolutions"]),
         dropout=raw["dropout"],
         conv_resample=raw["resamp_with_conv"],
+    )
+
+
+def lucidrains_config(raw: dict) -> LucidrainsUNetConfig:
+    """Translate lucidrains' arguments: one flag a level to pixels, by default the last alone."""
+    size, num_levels = raw["image_size"], len(raw["dim_mults"])
+    full = raw.get("full_attn", [False] * (num_levels - 1) + [True])
+    channels = raw.get("channels", 3)
+    return LucidrainsUNetConfig(
+        image_size=size,
+        in_channels=channels,
+        out_channels=channels * (2 if raw.get("learned_variance") else 1),
+        model_channels=raw["dim"],
+        init_channels=raw.get("init_dim"),
+        channel_mult=tuple(raw["dim_mults"]),
+        attention_resolutions=tuple(size >> i for i, on in enumerate(full) if on),
+        num_heads=raw.get("attn_heads", 4),
+        num_head_channels=raw.get("attn_dim_head", 32),
+        fourier_features=raw.get("learned_sinusoidal_dim"),
     )
 
 

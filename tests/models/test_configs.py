@@ -139,7 +139,16 @@ def test_every_config_is_accounted_for():
 
 
 def test_names_of_the_networks():
-    images = ["adm", "adm_classifier", "ddpm_unet", "mixer", "ncsnpp", "xyf_unet", "xyf_adagn"]
+    images = [
+        "adm",
+        "adm_classifier",
+        "ddpm_unet",
+        "lucidrains_unet",
+        "mixer",
+        "ncsnpp",
+        "xyf_unet",
+        "xyf_adagn",
+    ]
     assert set(MODELS) == {*images, "ddib_mlp", "point_mlp"}
     assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
     for name, (config_class, _) in MODELS.items():

@@ -6,11 +6,20 @@ from torch import Tensor
 
 from models import build_model
 from models.precision import cast_network
-from tests.models.golden_nets import GoldenNet, adm_config, ddpm_config, load, ncsnpp_config, xyf_config
+from tests.models.golden_nets import (
+    GoldenNet,
+    adm_config,
+    ddpm_config,
+    load,
+    lucidrains_config,
+    ncsnpp_config,
+    xyf_config,
+)
 
 CASES = {
     "adm_classcond_learnsigma": adm_config,
     "adm_classifier_attnpool": adm_config,
+    "lucidrains_base": lucidrains_config,
     "ncsnpp_church_family": ncsnpp_config,
     "ncsnpp_cifar_family": ncsnpp_config,
     "pesser_base": ddpm_config,
@@ -27,6 +36,7 @@ FLOAT32_KEYS = {
         ".norm.",
     ),
     "adm_classifier_attnpool": ("time_embed.", "out.", ".in_layers.0.", ".out_layers.0.", ".norm."),
+    "lucidrains_base": ("time_mlp.", "final_conv.", ".g", ".mem_kv"),
     "ncsnpp_church_family": (
         *(f"all_modules.{i}." for i in (0, 1, 2, 17, 18, 23, 24, 28, 29)),
         ".GroupNorm_",
@@ -67,7 +77,7 @@ def test_low_precision_stays_close_and_returns_float32(case, net, dtype, bound):
         with torch.no_grad():
             out = network(*net.inputs(i, torch.float32))
         assert out.dtype == torch.float32
-        assert relative_error(out, net.tensors[f"out.{variant}.{i}.f64"]) < bound
+        assert relative_error(out, net.tensors[f"out.{variant}.{i}.f64_emb64"]) < bound
 
 
 def test_float32_keeps_the_recorded_outputs(case, net):

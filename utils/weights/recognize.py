@@ -21,6 +21,7 @@ _FAMILIES = (  # the first whose keys are all there; a dot at the end stands for
     ("adm_classifier", ("input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.")),
     ("ddib_mlp", ("time_embed.0.weight", "input_blocks.0.0.weight", "output_blocks.0.0.in_layers.2.weight")),
     ("ddpm_unet", ("temb.dense.0.weight", "conv_in.weight")),
+    ("lucidrains_unet", ("init_conv.weight", "time_mlp.1.weight", "mid_attn.mem_kv")),
     ("mixer", ("conv_in.weight", "blocks.0.patch_mixer.layers.0.weight")),
     ("ncsnpp", ("all_modules.0.W", "all_modules.3.weight")),
     ("xyf_adagn", ("first_conv.weight", "down_blocks.0.0.adagn.gn.weight")),
