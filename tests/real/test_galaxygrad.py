@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from models import CONFIG_CLASSES, build_empty
 from models.mixer import MixerConfig
-from utils.weights import Shelf, load_weights
+from utils.weights import Shelf, load_weights, open_checkpoint
 
 RECORDED = Path(__file__).resolve().parents[1] / "golden" / "galaxygrad"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdedit-ddib" / "galaxygrad"
@@ -50,6 +50,13 @@ def weights(wheel, tmp_path):
             return Path(archive.extract(f"galaxygrad/{name}", tmp_path))
 
     return unpack
+
+
+@pytest.mark.parametrize("file", ["ZTF_ScoreNet32", "lsst_ScoreNet60", "quasar_lens72", "roman_Scorenet120"])
+def test_the_weights_tell_their_config(weights, file):
+    found = Shelf(CONFIG_CLASSES, build_empty).find(open_checkpoint(weights(f"eqx_{file}.eqx")))
+    assert found.parent.name == "galaxygrad"
+    assert found.stem[-2:] == file[-2:]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

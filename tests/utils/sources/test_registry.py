@@ -23,6 +23,7 @@ CONFIGS = {
     path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.yaml")
 }
 NOT_PUBLISHED = {"xyfJASON/diffusion-models-pytorch/ddpm_mnist", "demo/fruits64_ve"}
+NOT_PUBLISHED |= {name for name in CONFIGS if name.startswith("SampsonML/")}  # all in one wheel
 
 
 def test_every_published_config_has_an_entry_of_its_name():
