@@ -13,6 +13,7 @@ from models.lucidrains_unet import LucidrainsUNet, LucidrainsUNetConfig
 from models.mixer import Mixer, MixerConfig
 from models.ncsnpp import NCSNPP, NCSNPPConfig
 from models.point_mlp import PointMLP, PointMLPConfig
+from models.song_unet import SongUNet, SongUNetConfig
 from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
 
 __all__ = ["CONFIG_CLASSES", "MODELS", "build_empty", "build_model"]
@@ -26,6 +27,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "mixer": (MixerConfig, Mixer),
     "ncsnpp": (NCSNPPConfig, NCSNPP),
     "point_mlp": (PointMLPConfig, PointMLP),
+    "song_unet": (SongUNetConfig, SongUNet),
     "xyf_unet": (XyfUNetConfig, XyfUNet),
     "xyf_adagn": (XyfAdaGNUNetConfig, XyfAdaGNUNet),
 }

@@ -49,6 +49,8 @@ LIMITS = {
     "num_heads_upsample": (1, 1024),
     "num_head_channels": (1, 8192),
     "num_scales": (1, 1_000_000),
+    "channel_mult_noise": (1, 64),
+    "augment_dim": (0, 1024),
 }
 """Least and greatest value of a config's numbers: beyond, they are mistakes that only show in a crash."""
 MAX_RESOLUTIONS = 12
@@ -255,6 +257,20 @@ def check_size(x: Tensor, reduction: int) -> None:
             f"images of {height}x{width}: this network takes heights and widths that are multiples of "
             f"{reduction}; resize or pad them"
         )
+
+
+def check_labels(y: Tensor | None, num_classes: int | None) -> None:
+    """Refuse classes that a network has not; where it has, they are optional.
+
+    Args:
+        y: Class indices, shape [B], or None.
+        num_classes: Of the network, or None.
+
+    Raises:
+        ValueError: y is given and there are no classes.
+    """
+    if y is not None and num_classes is None:
+        raise ValueError(f"this network has no classes, got y = {y}")
 
 
 def zeroed(module: nn.Module) -> nn.Module:

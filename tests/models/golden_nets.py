@@ -15,6 +15,7 @@ from models.adm import ADMClassifierConfig, ADMConfig
 from models.ddpm_unet import DDPMUNetConfig
 from models.lucidrains_unet import LucidrainsUNetConfig
 from models.ncsnpp import NCSNPPConfig
+from models.song_unet import SongUNetConfig
 from models.xyf_unet import XyfAdaGNUNetConfig, XyfUNetConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "unet"
@@ -148,6 +149,34 @@ def ncsnpp_config(raw: dict) -> NCSNPPConfig:
         centered=raw["centered"],
         scale_by_sigma=raw["scale_by_sigma"],
         num_scales=raw["num_scales"],
+    )
+
+
+def _of_edm(raw: dict) -> dict[str, Any]:
+    return {
+        "image_size": raw["img_resolution"],
+        "in_channels": raw["img_channels"],
+        "out_channels": raw["img_channels"],
+        "model_channels": raw["model_channels"],
+        "channel_mult": tuple(raw["channel_mult"]),
+        "num_res_blocks": raw["num_blocks"],
+        "attention_resolutions": tuple(raw["attn_resolutions"]),
+        "dropout": raw["dropout"],
+        "num_classes": raw["label_dim"] or None,
+    }
+
+
+def song_config(raw: dict) -> SongUNetConfig:
+    """Translate NVlabs' arguments of a SongUNet."""
+    assert raw["model_type"] == "SongUNet"
+    return SongUNetConfig(
+        **_of_edm(raw),
+        embedding=raw["embedding_type"],
+        channel_mult_noise=raw["channel_mult_noise"],
+        resample_filter=tuple(raw["resample_filter"]),
+        encoder_type=raw["encoder_type"],
+        decoder_type=raw["decoder_type"],
+        augment_dim=raw.get("augment_dim", 0),
     )
 
 

@@ -13,6 +13,7 @@ from tests.models.golden_nets import (
     load,
     lucidrains_config,
     ncsnpp_config,
+    song_config,
     xyf_config,
 )
 
@@ -20,6 +21,8 @@ CASES = {
     "adm_classcond_learnsigma": adm_config,
     "adm_classifier_attnpool": adm_config,
     "lucidrains_base": lucidrains_config,
+    "edm_ddpmpp_cond": song_config,
+    "edm_ncsnpp": song_config,
     "ncsnpp_church_family": ncsnpp_config,
     "ncsnpp_cifar_family": ncsnpp_config,
     "pesser_base": ddpm_config,
@@ -37,6 +40,8 @@ FLOAT32_KEYS = {
     ),
     "adm_classifier_attnpool": ("time_embed.", "out.", ".in_layers.0.", ".out_layers.0.", ".norm."),
     "lucidrains_base": ("time_mlp.", "final_conv.", ".g", ".mem_kv"),
+    "edm_ddpmpp_cond": ("map_", ".norm0.", ".norm1.", ".norm2.", "dec.16x16_aux_"),
+    "edm_ncsnpp": ("map_", ".norm0.", ".norm1.", ".norm2.", "dec.16x16_aux_"),
     "ncsnpp_church_family": (
         *(f"all_modules.{i}." for i in (0, 1, 2, 17, 18, 23, 24, 28, 29)),
         ".GroupNorm_",
