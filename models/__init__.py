@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
 from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
+from models.edm2_unet import EDM2UNet, EDM2UNetConfig
 from models.lucidrains_unet import LucidrainsUNet, LucidrainsUNetConfig
 from models.mixer import Mixer, MixerConfig
 from models.ncsnpp import NCSNPP, NCSNPPConfig
@@ -25,6 +26,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
     "lucidrains_unet": (LucidrainsUNetConfig, LucidrainsUNet),
     "mixer": (MixerConfig, Mixer),
+    "edm2_unet": (EDM2UNetConfig, EDM2UNet),
     "ncsnpp": (NCSNPPConfig, NCSNPP),
     "point_mlp": (PointMLPConfig, PointMLP),
     "song_unet": (SongUNetConfig, SongUNet),

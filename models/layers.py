@@ -50,6 +50,7 @@ LIMITS = {
     "num_head_channels": (1, 8192),
     "num_scales": (1, 1_000_000),
     "channel_mult_noise": (1, 64),
+    "channel_mult_emb": (1, 64),
     "augment_dim": (0, 1024),
 }
 """Least and greatest value of a config's numbers: beyond, they are mistakes that only show in a crash."""
@@ -156,8 +157,8 @@ def scale_shift(fresh: Tensor, emb: Tensor) -> Tensor:
 class Conv3x3(nn.Conv2d):
     """3x3 convolution that keeps the size; fused, large ones on a CPU go by `models.winograd`."""
 
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, 3, padding=1)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
         self.fused = False
         self.kernels: list[Tensor] | None = None
 

@@ -4,8 +4,6 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from models.layers import Conv3x3, UpConv2d
-
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ALIGNMENT = 64  # bytes; on a CPU a product of matrices rounds differently where one lies across it
 
@@ -31,7 +29,7 @@ def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype}: allowed are {', '.join(map(str, DTYPES))}")
     for module in network.modules():
-        if isinstance(module, Conv3x3 | UpConv2d):
+        if hasattr(module, "fuse"):
             module.fuse()
     kept = tuple(f"{name}." for name in network.float32_modules)
     for name, module in network.named_modules():

@@ -68,19 +68,19 @@ def transform(weight: Tensor) -> list[Tensor]:
     return [kernel[:, :, None].contiguous(memory_format=torch.channels_last) for kernel in kernels]
 
 
-def convolve(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
+def convolve(x: Tensor, kernels: list[Tensor], bias: Tensor | None) -> Tensor:
     """Do what F.conv2d(x, weight, bias, padding=1) does, up to rounding.
 
     Args:
         x: Maps, shape [B, C, H, W], channels_last; H is a multiple of the rows at a time.
         kernels: What `transform` made of the weight.
-        bias: Shape [K].
+        bias: Shape [K], or None.
 
     Returns:
         Maps, shape [B, K, H, W], channels_last.
     """
     x = x.permute(0, 2, 3, 1)
-    out = x.new_empty(*x.shape[:3], len(bias))
+    out = x.new_empty(*x.shape[:3], len(kernels[0]))
     rows = len(kernels) - 2
     planes, results = ([maps[:, row::rows] for row in range(rows)] for maps in (x, out))
     filter_rows = _by_fours if rows == 4 else _by_twos
@@ -88,7 +88,7 @@ def convolve(x: Tensor, kernels: list[Tensor], bias: Tensor) -> Tensor:
     return out.permute(0, 3, 1, 2)
 
 
-def _by_fours(x: list[Tensor], kernels: list[Tensor], bias: Tensor, out: list[Tensor]) -> None:
+def _by_fours(x: list[Tensor], kernels: list[Tensor], bias: Tensor | None, out: list[Tensor]) -> None:
     """F(4, 3): x and out hold the first to fourth rows of all fours; x[3] lies above the next x[0]."""
     even, odd = torch.sub(x[3], x[1], alpha=4), torch.sub(x[2], x[0], alpha=4)
     p1 = _product(even + odd, kernels[1], bias)  # the one product that each row of the output takes once
@@ -109,7 +109,7 @@ def _by_fours(x: list[Tensor], kernels: list[Tensor], bias: Tensor, out: list[Te
     torch.add(p5.add_(difference12), difference34, alpha=8, out=out[3])
 
 
-def _by_twos(x: list[Tensor], kernels: list[Tensor], bias: Tensor, out: list[Tensor]) -> None:
+def _by_twos(x: list[Tensor], kernels: list[Tensor], bias: Tensor | None, out: list[Tensor]) -> None:
     """F(2, 3): x and out hold the first and second rows of all twos; x[1] lies above the next x[0]."""
     p1, p2 = _product(x[0] + x[1], kernels[1], bias), _product(x[1] - x[0], kernels[2])
     above, below = x[1].neg(), x[0].clone()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models import build_model
 from models.adm import ADMClassifierConfig, ADMConfig
 from models.ddpm_unet import DDPMUNetConfig
+from models.edm2_unet import EDM2UNetConfig
 from models.lucidrains_unet import LucidrainsUNetConfig
 from models.ncsnpp import NCSNPPConfig
 from models.song_unet import SongUNetConfig
@@ -177,6 +178,16 @@ def song_config(raw: dict) -> SongUNetConfig:
         encoder_type=raw["encoder_type"],
         decoder_type=raw["decoder_type"],
         augment_dim=raw.get("augment_dim", 0),
+    )
+
+
+def edm2_config(raw: dict) -> EDM2UNetConfig:
+    """Translate NVlabs' arguments of a network of EDM2."""
+    return EDM2UNetConfig(
+        **_of_edm(raw),
+        num_head_channels=raw["channels_per_head"],
+        channel_mult_noise=raw.get("channel_mult_noise"),
+        channel_mult_emb=raw.get("channel_mult_emb"),
     )
 
 

@@ -11,6 +11,7 @@ from models import build_model
 from models.compiled import CompiledNetwork
 from models.ddpm_unet import DDPMUNetConfig
 from models.precision import cast_network
+from tests.models.golden_nets import edm2_config, load, song_config
 from tools.studies.contenders import randomize
 
 TINY = DDPMUNetConfig(
@@ -31,6 +32,16 @@ def test_compiled_networks_predict_the_same():
         compiled = CompiledNetwork(network)
         for size, result in zip((3, 2), expected, strict=True):
             torch.testing.assert_close(compiled(*batch(size)), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("case", "config"), [("edm_ncsnpp", song_config), ("edm2_cond", edm2_config)])
+def test_a_network_is_one_graph(case, config):
+    net = load(case)
+    network = cast_network(net.build(config(net.configs["a"])), torch.float32)
+    network.compile(backend="eager", fullgraph=True, dynamic=False)
+    with torch.inference_mode():
+        out = network(*net.inputs(0, torch.float32))
+    assert net.error(out, "a", 0, "f64_emb64") < 2e-5
 
 
 class Sum(nn.Module):

@@ -155,7 +155,16 @@ def test_every_config_is_accounted_for():
 
 
 def test_names_of_the_networks():
-    images = ["adm", "adm_classifier", "ddpm_unet", "lucidrains_unet", "mixer", "ncsnpp", "song_unet"]
+    images = [
+        "adm",
+        "adm_classifier",
+        "ddpm_unet",
+        "edm2_unet",
+        "lucidrains_unet",
+        "mixer",
+        "ncsnpp",
+        "song_unet",
+    ]
     images += ["xyf_unet", "xyf_adagn"]
     assert set(MODELS) == {*images, "ddib_mlp", "point_mlp"}
     assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
