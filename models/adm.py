@@ -15,6 +15,7 @@ from models.layers import (
     add,
     attend,
     check_heads,
+    check_labels,
     check_size,
     conv_after,
     pointwise,
@@ -59,6 +60,8 @@ class ADMConfig(EncoderConfig):
     """A UNet, class-conditional where num_classes is given."""
 
     num_classes: int | None = None
+    label_optional: bool = False
+    """With classes, the network also predicts without one: nothing is added to the embedding of the time."""
     num_heads_upsample: int | None = None
     """Heads on the way up, where they differ from num_heads."""
 
@@ -273,7 +276,7 @@ class ADM(Encoder):
             x: Noisy images in float32 or float64, shape [B, in_channels, H, W]; H and W are
                 multiples of the coarsest level's reduction.
             t: Training timesteps, shape [B].
-            y: Class indices, shape [B]; needed exactly when the network has classes.
+            y: Class indices, shape [B]; needed when the network has classes that are not optional.
 
         Returns:
             Prediction in the dtype of x, shape [B, out_channels, H, W].
@@ -281,9 +284,9 @@ class ADM(Encoder):
         Raises:
             ValueError: H or W is not such a multiple, or y is given or missing wrongly.
         """
-        if (y is None) != (self.config.num_classes is None):
-            have = "has no classes" if y is not None else f"needs a class in 0..{self.config.num_classes - 1}"
-            raise ValueError(f"this network {have}, got y = {y}")
+        check_labels(y, self.config.num_classes)
+        if y is None and self.config.num_classes is not None and not self.config.label_optional:
+            raise ValueError(f"this network needs a class in 0..{self.config.num_classes - 1}, got y = None")
         emb = self.embed(t)
         return self.predict(x, emb if y is None else emb + self.label_emb(y))
 

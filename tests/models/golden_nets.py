@@ -191,6 +191,20 @@ def edm2_config(raw: dict) -> EDM2UNetConfig:
     )
 
 
+def edm_adm_config(raw: dict) -> ADMConfig:
+    """Translate NVlabs' arguments of a DhariwalUNet; with iDDPM around it, it learned its variance."""
+    assert raw["model_type"] == "DhariwalUNet"
+    fields = _of_edm(raw)
+    fields["out_channels"] *= 2 if raw["precond"] == "iDDPMPrecond" else 1
+    return ADMConfig(
+        **fields,
+        num_head_channels=64,
+        resblock_updown=True,
+        use_scale_shift_norm=True,
+        label_optional=True,
+    )
+
+
 def xyf_config(raw: dict, image_size: int = 8) -> XyfUNetConfig | XyfAdaGNUNetConfig:
     """Translate xyfJASON's arguments: one flag a level to pixels."""
     shared = {

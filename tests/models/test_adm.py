@@ -7,7 +7,10 @@ import torch
 
 from diffusions import precondition
 from models import build_model
-from tests.models.golden_nets import adm_config, load
+from models.layers import GroupNorm
+from tests.models.golden_nets import adm_config, edm_adm_config, load
+from utils.weights.edm_keys import to_adm
+from utils.weights.tensor_file import Stored
 
 UNETS = [
     "adm_attention_variants",
@@ -25,6 +28,24 @@ def test_outputs_are_the_recorded_ones(case):
     net = load(case)
     assert net.largest_error(adm_config, torch.float32, "f32") < 2e-5  # measured at most 5e-6
     assert net.largest_error(adm_config, torch.float64, "f64_emb64") < 1e-9  # measured at most 1e-14
+
+
+@pytest.mark.parametrize("case", ["edm_adm", "edm_adm_iddpm"])
+def test_the_adm_of_nvlabs_is_this_one(case, monkeypatch):
+    """Told c_noise, with NVlabs' weights by openai's names.
+
+    The recorded networks are smaller than the published ones: at least four channels a group, which is
+    true of those by their widths, and no attention below 64 channels.
+    """
+    monkeypatch.setattr("models.adm.GroupNorm", lambda groups, channels: GroupNorm(channels // 4, channels))
+    if case == "edm_adm_iddpm":
+        monkeypatch.setattr("models.adm.AttentionBlock", torch.nn.Identity)
+    net = load(case)
+    named = {key: Stored(tensor.shape, lambda tensor=tensor: tensor) for key, tensor in net.weights.items()}
+    weights = {key: stored.read() for key, stored in to_adm(named).items()}
+    net = dataclasses.replace(net, weights=weights)
+    assert net.largest_error(edm_adm_config, torch.float64, "f64_emb64") < 1e-9  # measured at most 1e-14
+    assert net.largest_error(edm_adm_config, torch.float32, "f64_emb64") < 2e-5  # measured at most 5e-6
 
 
 @pytest.mark.parametrize("case", CLASSIFIERS)
