@@ -12,6 +12,8 @@ import yaml
 
 from models import CONFIG_CLASSES, MODELS, build_model
 from utils.config import load_config
+from utils.weights.edm_keys import to_adm
+from utils.weights.tensor_file import Stored
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -22,7 +24,11 @@ GALAXIES = {"hsc32": 32, "hsc64": 64, "ztf32": 32, "ztf64": 64, "lsst60": 60, "r
 """Networks whose files have no names for their tensors, so no manifest; tests/real loads some of them."""
 SDE = [f"SampsonML/galaxygrad/{name}" for name in GALAXIES]
 RECORDED = [name for name, facts in MANIFESTS["checkpoints"].items() if "process" in facts["diffusion"]]
-OTHERS = RECORDED + SDE
+EDM = json.loads(gzip.decompress((ROOT / "tests/golden/manifests/edm_state_dicts.json.gz").read_bytes()))
+EDM_SIZES = {"m": 498, "l": 777, "xl": 1119}
+"""Networks of EDM2 of which no keys were recorded, and their parameters in millions, as the paper states."""
+NVLABS = [name for name in CONFIGS if name.startswith("NVlabs/")]
+OTHERS = RECORDED + SDE + [name for name in NVLABS if not name.endswith("baseline-imagenet-64x64-cond-adm")]
 """Of no vp process."""
 SAME_NETWORK = {
     "andreas128/RePaint/celeba256_250000": "openai/guided-diffusion/256x256_diffusion_uncond",
@@ -64,6 +70,35 @@ def test_every_config_is_accepted_as_the_commands_read_it(name):
 def test_keys_and_shapes_are_those_of_the_checkpoint_in_order(name):
     facts = MANIFESTS["checkpoints"][name]
     assert tensors(name) == MANIFESTS["state_dicts"][facts["state_dict"]]
+
+
+@pytest.mark.parametrize("name", EDM["checkpoints"])
+def test_keys_and_shapes_are_those_of_nvlabs(name):
+    recorded = EDM["state_dicts"][EDM["checkpoints"][name]]
+    if name.endswith("-adm"):
+        named = {key: Stored(torch.Size(shape), None) for key, shape in recorded}
+        recorded = [[key, list(stored.shape)] for key, stored in to_adm(named).items()]
+        assert dict(recorded) == dict(tensors(name))
+    else:
+        assert recorded == tensors(name)
+
+
+@pytest.mark.parametrize(("size", "expected"), EDM_SIZES.items())
+def test_sizes_of_the_larger_networks_of_edm2(size, expected):
+    shapes = dict(tensors(f"NVlabs/edm2/edm2-img64-{size}"))
+    assert round(sum(torch.Size(shape).numel() for shape in shapes.values()) / 1e6) == expected
+
+
+@pytest.mark.parametrize("name", NVLABS)
+def test_preconditioning_is_that_of_the_published_class(name):
+    kind = name.rpartition("-")[2]
+    if kind == "adm" and "/baseline-" in name:  # openai's network, whose table of sigma is that of its betas
+        assert read(name)["diffusion"] == read("openai/guided-diffusion/64x64_diffusion")["diffusion"]
+        return
+    assert read(name)["diffusion"] == {
+        **{"process": "edm", "num_timesteps": 1000, "sigma_min": 0.002, "sigma_max": 80},
+        **{"prediction": "x0", "preconditioning": kind if "/baseline-" in name else "edm", "clip": None},
+    }
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -151,21 +186,14 @@ def test_improved_diffusion(name):
 def test_every_config_is_accounted_for():
     others = {"jychoi118/ilvr_adm/afhqdog_p2", "demo/fruits64", "demo/fruits64_ve"}
     others |= {f"openai/improved-diffusion/{name}" for name in IMPROVED} | set(SDE)
-    assert set(CONFIGS) == set(MANIFESTS["checkpoints"]) | set(SAME_NETWORK) | others
+    others |= {f"NVlabs/edm2/edm2-img64-{size}" for size in EDM_SIZES}
+    recorded = MANIFESTS["checkpoints"].keys() | EDM["checkpoints"].keys()
+    assert set(CONFIGS) == recorded | SAME_NETWORK.keys() | others
 
 
 def test_names_of_the_networks():
-    images = [
-        "adm",
-        "adm_classifier",
-        "ddpm_unet",
-        "edm2_unet",
-        "lucidrains_unet",
-        "mixer",
-        "ncsnpp",
-        "song_unet",
-    ]
-    images += ["xyf_unet", "xyf_adagn"]
+    images = ["adm", "adm_classifier", "ddpm_unet", "edm2_unet", "lucidrains_unet", "mixer", "ncsnpp"]
+    images += ["song_unet", "xyf_unet", "xyf_adagn"]
     assert set(MODELS) == {*images, "ddib_mlp", "point_mlp"}
     assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
     for name, (config_class, _) in MODELS.items():
