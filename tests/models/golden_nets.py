@@ -201,6 +201,7 @@ def edm_adm_config(raw: dict) -> ADMConfig:
         num_head_channels=64,
         resblock_updown=True,
         use_scale_shift_norm=True,
+        use_new_attention_order=True,
         label_optional=True,
     )
 

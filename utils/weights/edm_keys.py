@@ -45,7 +45,7 @@ def to_adm(named: Mapping[str, Stored]) -> dict[str, Stored]:
         named: By NVlabs' keys, without the prefix `model.` of the preconditioning around the network.
 
     Returns:
-        By openai's keys, for a network of 64 channels a head in the legacy order of attention; what has
+        By openai's keys, for a network of 64 channels a head in the new order of attention; what has
         no counterpart keeps its name.
     """
     modules = _PLAIN | dict(_module_pairs(named))
@@ -96,12 +96,12 @@ def _to_adm(key: str, stored: Stored) -> Stored:
         return Stored(torch.Size(stored.shape[::-1]), lambda: stored.read().T)
     if key.endswith((".qkv.weight", ".qkv.bias")):
         shape = stored.shape[:-1] if key.endswith("weight") else stored.shape
-        return Stored(shape, lambda: _heads_outermost(stored.read()).reshape(shape))
+        return Stored(shape, lambda: _qkv_outermost(stored.read()).reshape(shape))
     if key.endswith(".proj.weight"):
         return Stored(stored.shape[:-1], lambda: stored.read().reshape(stored.shape[:-1]))
     return stored
 
 
-def _heads_outermost(rows: Tensor) -> Tensor:
-    """Bring rows ordered (head, channel, q/k/v) into the order (head, q/k/v, channel)."""
-    return rows.unflatten(0, (-1, _HEAD_CHANNELS, 3)).transpose(1, 2).flatten(0, 2)
+def _qkv_outermost(rows: Tensor) -> Tensor:
+    """Bring rows ordered (head, channel, q/k/v) into the order (q/k/v, head, channel)."""
+    return rows.unflatten(0, (-1, _HEAD_CHANNELS, 3)).movedim(2, 0).flatten(0, 2)

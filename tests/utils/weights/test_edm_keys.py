@@ -37,9 +37,9 @@ def published() -> dict[str, Stored]:
     return {key: Stored(shape, lambda shape=shape: counted(shape)) for key, shape in PUBLISHED.items()}
 
 
-def row_of_nvlabs(row: int) -> int:
-    """Of openai's row (head, q/k/v, channel) of 64 channels a head: where (head, channel, q/k/v) has it."""
-    head, part, channel = row // 192, row % 192 // 64, row % 64
+def row_of_nvlabs(row: int, num_rows: int) -> int:
+    """Of openai's row (q/k/v, head, channel) of 64 channels a head: where (head, channel, q/k/v) has it."""
+    part, head, channel = row // (num_rows // 3), row % (num_rows // 3) // 64, row % 64
     return head * 192 + channel * 3 + part
 
 
@@ -62,7 +62,7 @@ def test_every_tensor_is_at_its_recorded_place(transform):
         if transform == "transpose":
             tensor = tensor.T
         elif transform.startswith("qkv"):
-            tensor = tensor[[row_of_nvlabs(row) for row in range(len(tensor))]]
+            tensor = tensor[[row_of_nvlabs(row, len(tensor)) for row in range(len(tensor))]]
         assert torch.equal(read, tensor.reshape(read.shape)), theirs
 
 
