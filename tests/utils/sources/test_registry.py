@@ -38,7 +38,7 @@ def test_entries_are_complete(entry):
     assert entry.source
     assert entry.mirrors or entry.page or entry.name == "demo/fruits64"
     assert (entry.file is None) == entry.name.startswith("google/")
-    assert entry.file is None or re.fullmatch(r"[A-Za-z0-9._-]+\.(pt|pth|ckpt|safetensors)", entry.file)
+    assert entry.file is None or re.fullmatch(r"[A-Za-z0-9._-]+\.(pt|pth|ckpt|pkl|safetensors)", entry.file)
     for mirror in entry.mirrors:
         if mirror.address.startswith("hf://"):
             assert HubAddress.parse(mirror.address)
