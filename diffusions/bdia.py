@@ -107,8 +107,8 @@ class BDIA(Process):
         """Return the x_0 and the eps in a state that is divided by its scale."""
         x_t = self._scale(level) * x
         ask = partial(self.predict, clip=False) if up else self.predict_guided
-        eps = ask(model, x_t, level or edge).eps
-        return to_x_0(eps, x_t, self.levels[level]), eps
+        x_0, eps, _ = ask(model, x_t, level or edge)
+        return (x_0 if level else to_x_0(eps, x_t, self.levels[0])), eps
 
     def _compose(self, parts: tuple[Tensor, Tensor], level: int) -> Tensor:
         """Return the state of a level, divided by its scale."""

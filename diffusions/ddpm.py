@@ -78,8 +78,9 @@ class DDPM(Process):
             level: k, 1 to K.
         """
         below, here = self.levels[level - 1], self.levels[level]
-        fresh, kept = self.fresh_share(level, level - 1), self.kept_share(level, level - 1)
-        return below.signal * fresh * x_0 + below.signal / here.signal * kept * x_t
+        fresh = self.fresh_share(level, level - 1)
+        kept = below.noise**2 / here.noise**2 * here.signal  # r (1 - f) without dividing by a signal of 0
+        return below.signal * fresh * x_0 + (kept / below.signal) * x_t
 
     def variance(self, level: int, learned: Tensor | None = None) -> float | Tensor:
         """Return the variance of the step from a level to the one below.

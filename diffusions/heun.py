@@ -51,9 +51,9 @@ class Heun(Process):
         if target == 0:
             return self.predict_guided(model, x_t, source).x_0
         gap = self.sigma(high) / math.hypot(1, self.sigma(low))
-        if low == 0 or gap <= _FAR:
+        if gap <= _FAR or (low == 0 and gap < math.inf):
             return self._in_sigma(model, x_t, source, target)
-        if gap <= _DEAF or self.prediction in ("v", "x0"):
+        if low > 0 and (gap <= _DEAF or self.prediction in ("v", "x0")):
             return self._in_angle(model, x_t, source, target)
         return self._first_order(model, x_t, source, target)
 

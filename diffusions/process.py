@@ -55,6 +55,11 @@ class Process:
         """Level 0 to K, float64 as Python floats: cast only where they meet the state."""
         if prediction == "v" and any(abs(a**2 + s**2 - 1) > 1e-6 for a, s, _ in self.levels):
             raise ValueError("prediction v needs a schedule that preserves the variance, not a VE one")
+        if self.levels[-1].signal == 0 and prediction not in ("x0", "v"):
+            raise ValueError(
+                f"prediction {prediction} says nothing of the image at timestep {self.timesteps[-1]}, which "
+                "has no signal; networks that know it predict x0 or v, or leave that timestep out"
+            )
         self.num_timesteps = schedule.num_timesteps
         self.prediction = prediction
         self.clip_denoised = clip_denoised
@@ -119,9 +124,9 @@ class Process:
         return (self.timesteps[level - 1] + 1) / self.num_timesteps
 
     def sigma(self, level: int) -> float:
-        """Return the noise in units of the signal, for VP sqrt(1 / A_k - 1), from 0 at level 0."""
+        """Return the noise in units of the signal, for VP sqrt(1 / A_k - 1); inf without signal."""
         self.check_level(level, lowest=0)
-        return self.levels[level].noise / self.levels[level].signal
+        return self.levels[level].sigma
 
     def guided(self, gradient: Gradient | None) -> Self:
         """Return this process with its steps down leaning along a gradient (Dhariwal & Nichol 2021)."""
@@ -235,9 +240,9 @@ class Process:
         Dhariwal & Nichol 2021, algorithm 2; the x_0 that belongs to this eps is not clipped again.
         """
         prediction = self.predict(model, x_t, level, self.clip_denoised)
-        if self.gradient is None:
-            return prediction
         here = self.levels[level]
+        if self.gradient is None or here.signal == 0:  # of noise alone a classifier knows nothing
+            return prediction
         eps = prediction.eps - here.noise * self.gradient(x_t, self.condition(x_t, level)).to(x_t.dtype)
         return Prediction(to_x_0(eps, x_t, here), eps, prediction.variance)
 

@@ -66,9 +66,9 @@ def karras_sigmas(sigma_min: float, sigma_max: float, num_steps: int) -> list[fl
     Raises:
         ValueError: Ends or a number that make no increasing grid.
     """
-    if not 0 < sigma_min < sigma_max or num_steps < 1:
+    if not 0 < sigma_min < sigma_max < math.inf or num_steps < 1:
         raise ValueError(
-            "a Karras grid needs 0 < sigma_min < sigma_max and at least 1 step, "
+            "a Karras grid needs 0 < sigma_min < sigma_max, both finite, and at least 1 step, "
             f"got {sigma_min}, {sigma_max} and {num_steps}"
         )
     low, high = sigma_min ** (1 / _RHO), sigma_max ** (1 / _RHO)
@@ -98,7 +98,7 @@ def match_timesteps(schedule: Schedule, sigmas: Sequence[float]) -> list[float]:
             f"{count} noise levels to match, but the schedule has {total} timesteps; "
             f"respace the other process to at most {total} steps"
         )
-    last, end = (level.noise / level.signal for level in schedule.levels([max(total - 2, 0), total - 1]))
+    last, end = (level.sigma for level in schedule.levels([max(total - 2, 0), total - 1]))
     if total > 1 and sigmas[-1] / end > math.sqrt(end / last):
         raise ValueError(
             f"sigma {sigmas[-1]:.4g} to match, but the schedule ends at {end:.4g}; "

@@ -19,6 +19,11 @@ class Level(NamedTuple):
     condition: int | float
     """What the network is told: a training timestep, or sigma."""
 
+    @property
+    def sigma(self) -> float:
+        """noise / signal, infinite where there is no signal."""
+        return self.noise / self.signal if self.signal else math.inf
+
 
 CLEAN = Level(1.0, 0.0, 0)
 
@@ -46,7 +51,7 @@ class NoiseSchedule:
     """The noise that a network was trained with: beta_t for t = 0 ... T - 1 (Ho et al. 2020, eq. 2)."""
 
     betas: Tensor
-    """Variance that each timestep adds, strictly between 0 and 1; float64 on the CPU, shape [T]."""
+    """Variance that each timestep adds, above 0, below 1 or at the end 1; float64 on the CPU, [T]."""
     finest = 1
 
     def __post_init__(self):
@@ -57,9 +62,9 @@ class NoiseSchedule:
                 f"got {betas.dtype} of shape {list(betas.shape)} on {betas.device}"
             )
         for t, beta in enumerate(betas.tolist()):
-            if not 0 < beta < 1:
+            if not 0 < beta < 1 and not (beta == 1 and t == len(betas) - 1):
                 raise ValueError(f"betas must lie strictly between 0 and 1, got {beta:g} at timestep {t}")
-        if self.alphas_cumprod[-1] == 0:
+        if self.alphas_cumprod[-1] == 0 and betas[-1] < 1:
             raise ValueError("alphas_cumprod must stay above 0, got 0 at the end; use fewer or smaller betas")
 
     @property
@@ -83,6 +88,15 @@ class NoiseSchedule:
         above = min(bisect_left(table, value), len(table) - 1)
         below = max(above - 1, 0)
         return below if value - table[below] <= table[above] - value else above
+
+    def without_last_signal(self) -> "NoiseSchedule":
+        """Return this schedule with zero terminal SNR (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+
+        sqrt(alphas_cumprod) is shifted to end at 0 and scaled to begin where it did.
+        """
+        root = self.alphas_cumprod.sqrt()
+        alphas = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        return NoiseSchedule(1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]]))
 
     @cached_property
     def _log_sigmas(self) -> list[float]:

@@ -6,7 +6,7 @@ from utils.quote import quote
 
 MAX_TIMESTEPS = 100_000
 _OF_PROCESS = {
-    "vp": ("schedule", "beta_start", "beta_end"),
+    "vp": ("schedule", "beta_start", "beta_end", "trained_betas"),
     "ve": ("schedule", "beta_start", "beta_end", "sigma_min", "sigma_max"),
     "edm": ("sigma_min", "sigma_max", "preconditioning"),
     "vp_sde": ("beta", "t_min", "t_max", "image_range"),
@@ -29,6 +29,10 @@ class DiffusionConfig:
     beta_start: float | None = None
     beta_end: float | None = None
     """First and last beta; every schedule but cosine needs both."""
+    trained_betas: tuple[float, ...] | None = None
+    """All betas of a vp network, in place of a schedule's name."""
+    rescale_betas_zero_snr: bool = False
+    """Whether the last timestep of a vp network has no signal (Lin et al. 2023); it predicts x0 or v."""
     sigma_min: float | None = None
     sigma_max: float | None = None
     """Least and most noise as published: of ve for images in [0, 1], of edm for images in [-1, 1]."""
@@ -75,8 +79,11 @@ class DiffusionConfig:
                 f"preconditioning: found {quote(self.preconditioning)}, allowed are "
                 + ", ".join(PRECONDITIONINGS)
             )
-        if self.rescale_timesteps and self.process != "vp":
-            raise ValueError("rescale_timesteps: only for process vp")
+        for key in ("rescale_timesteps", "rescale_betas_zero_snr"):
+            if getattr(self, key) and self.process != "vp":
+                raise ValueError(f"{key}: only for process vp")
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_timesteps:
+            raise ValueError(f"trained_betas: {len(self.trained_betas)} of {self.num_timesteps} timesteps")
 
     def _check_prediction(self) -> None:
         allowed = {"edm": ("x0",), "vp_sde": ("score",), "vp": ("eps", "x0", "v")}
@@ -85,7 +92,15 @@ class DiffusionConfig:
                 f"prediction {quote(self.prediction)}: allowed for process {self.process}: "
                 f"{', '.join(allowed[self.process])}"
             )
-        if self.process in ("vp", "ve") and (self.prediction == "score") != (self.schedule is None):
+        if self.rescale_betas_zero_snr and self.prediction == "eps":
+            raise ValueError(
+                "rescale_betas_zero_snr: the noise in a timestep without signal says nothing of the image, "
+                "so such a network predicts x0 or v, found eps"
+            )
+        if self.trained_betas is not None and self.schedule is not None:
+            raise ValueError("trained_betas and schedule: give one of them")
+        without = self.schedule is None and self.trained_betas is None
+        if self.process in ("vp", "ve") and (self.prediction == "score") != without:
             raise ValueError(
                 f"prediction {self.prediction} with schedule {self.schedule}: a network of scores has no "
                 "schedule, every other has one of linear, quad, const, cosine"

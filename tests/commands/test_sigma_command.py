@@ -143,6 +143,7 @@ def test_two_networks_of_other_processes_meet_at_equal_noise(of_process, case, t
         ("edm", ["--sigma0", 1, "--set", "diffusion.preconditioning=edn"], "allowed are edm, edm_250, cons"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.schedule=linear"], "schedule: not for process edm"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.prediction=eps"], "allowed for process edm: x0"),
+        ("edm", ["--sigma0", 1, "--set", "diffusion.rescale_betas_zero_snr=true"], "only for process vp"),
         ("vp_sde", ["--sigma0", 1, "--set", "diffusion.t_min=11"], "0 < t_min < t_max"),
         ("vp_sde", ["--sigma0", 1, "--set", "diffusion.image_range=[1, 1]"], "black below white"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.image_range=[0, 1]"], "image_range: not for process edm"),
@@ -155,6 +156,21 @@ def test_what_cannot_be_is_told(of_process, capsys, process, words, message):
         sample_sdedit.main([*case.words(), *map(str, words)])
     assert message in capsys.readouterr().err
     assert not case.save_dir.exists()
+
+
+def test_a_schedule_without_signal_at_its_end(case, tmp_path, capsys):
+    """From there a white and a black input give the same picture; JSON knows no infinity."""
+    raw = yaml.safe_load(case.config.read_text())
+    raw["diffusion"] |= {"rescale_betas_zero_snr": True, "prediction": "v"}
+    case.config.write_text(yaml.safe_dump(raw))
+    words = ["--t0", 1, "--respace_steps", 5]
+    results, _ = run(case, tmp_path / "o", *words)
+    assert "sigma inf" in said(case, capsys, *words)
+    report = (tmp_path / "o" / "report.json").read_text()
+    assert '"sigma": "inf"' in report
+    assert "Infinity" not in report
+    assert set(NAMES) <= set(results)
+    run(case, tmp_path / "d", "--class_A", "cat", "--class_B", "dog", "--solver", "heun", command=sample_ddib)
 
 
 @pytest.mark.parametrize(("rescale", "told"), [(True, [0.0, 0.25, 999.75]), (False, [0, 1, 3999])])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_samplers import ddpm_schedule, openai_schedule, read_schedules
 
-from diffusions import NoiseSchedule, make_schedule
+from diffusions import DDIM, NoiseSchedule, make_schedule
 
 
 def close(actual, expected, rtol=1e-12):
@@ -102,7 +102,8 @@ def test_make_schedule_refuses(arguments, message):
         (torch.zeros(2, 2).double(), r"of shape \[2, 2\]"),
         (torch.zeros(0).double(), r"of shape \[0\]"),
         (torch.tensor([0.1, 0.0]).double(), "strictly between 0 and 1, got 0 at timestep 1"),
-        (torch.tensor([0.1, 0.2, 1.0]).double(), "got 1 at timestep 2"),
+        (torch.tensor([0.1, 1.0, 0.2]).double(), "got 1 at timestep 1"),
+        (torch.tensor([0.1, 0.2, 1.1]).double(), r"got 1\.1 at timestep 2"),
         (torch.tensor([float("nan")]).double(), "got nan at timestep 0"),
     ],
 )
@@ -111,7 +112,9 @@ def test_betas_are_checked(betas, message):
         NoiseSchedule(betas)
 
 
-def test_a_schedule_that_ends_at_beta_1_is_refused():
-    """pesser's 'jsd' does: alphas_cumprod would be 0 and x_0 a division by zero."""
-    with pytest.raises(ValueError, match="got 1 at timestep 199"):
-        NoiseSchedule(read_schedules()["pesser.jsd.0.0001.0.02.200.betas"])
+def test_a_schedule_that_ends_at_beta_1_has_no_signal_there():
+    """As pesser's 'jsd': of x_0 its eps says nothing."""
+    schedule = NoiseSchedule(read_schedules()["pesser.jsd.0.0001.0.02.200.betas"])
+    assert schedule.levels([199])[0][:2] == (0, 1)
+    with pytest.raises(ValueError, match="prediction eps says nothing of the image at timestep 199"):
+        DDIM(schedule, [199])

@@ -1,5 +1,6 @@
 """SDEdit on a batch of the work list."""
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -103,5 +104,10 @@ class EditBatch:
             "class_label": self.guide.guidance.name_of(self.classes.get(item.name)),
             "edit_steps": level,
             "t0": round(self.process.t0_at(level), 6),
-            "sigma": round(self.process.sigma(level), 6),
+            "sigma": _in_json(self.process.sigma(level)),
         }
+
+
+def _in_json(sigma: float) -> float | str:
+    """Return a noise level as JSON has it, which knows no infinity."""
+    return round(sigma, 6) if math.isfinite(sigma) else str(sigma)

@@ -191,5 +191,5 @@ def _table(config: Config) -> tuple[object, ...]:
     """Return what two networks whose predictions are mixed must have in common."""
     diffusion = config.diffusion
     names = ("process", "schedule", "num_timesteps", "beta_start", "beta_end", "prediction")
-    names += ("image_range",)
+    names += ("image_range", "trained_betas", "rescale_betas_zero_snr")
     return tuple(getattr(diffusion, name) for name in names)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from diffusions import (
@@ -132,14 +133,18 @@ _TRAINED = {"vp": _trained_vp, "ve": _trained_ve, "edm": _trained_edm, "vp_sde":
 
 def trained_alphas(config: Config) -> Tensor | None:
     """Return alphas_cumprod of the table that a network was trained on, None where it had no betas."""
-    return None if config.diffusion.schedule is None else _vp_schedule(config).alphas_cumprod
+    has_betas = config.diffusion.schedule is not None or config.diffusion.trained_betas is not None
+    return _vp_schedule(config).alphas_cumprod if has_betas else None
 
 
 def _vp_schedule(config: Config) -> NoiseSchedule:
     diffusion = config.diffusion
-    return make_schedule(
-        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
-    )
+    if diffusion.trained_betas is not None:
+        schedule = NoiseSchedule(torch.tensor(diffusion.trained_betas, dtype=torch.float64))
+    else:
+        ends = diffusion.beta_start, diffusion.beta_end
+        schedule = make_schedule(diffusion.schedule, diffusion.num_timesteps, *ends)
+    return schedule.without_last_signal() if diffusion.rescale_betas_zero_snr else schedule
 
 
 def complete(method: M, config: Config) -> M:
@@ -185,7 +190,7 @@ def _choose(name: str, schedule: Schedule, num_timesteps: int, num_steps: int | 
     """Choose from the first timesteps of a schedule."""
     if name != KARRAS:
         return respace(name, num_timesteps, num_steps)
-    ends = (level.noise / level.signal for level in schedule.levels([0, num_timesteps - 1]))
+    ends = (level.sigma for level in schedule.levels([0, num_timesteps - 1]))
     return match_timesteps(schedule, karras_sigmas(*ends, num_steps or num_timesteps))
 
 

@@ -1,5 +1,6 @@
 """Whether a translation's steps bring a picture back from A to A, before any network is asked."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -60,4 +61,5 @@ def _loss(encoder: Process, decoder: Process, config: Config) -> float:
 def _longest_stride(process: Process) -> float:
     """Return by what sigma grows at most in a step, where there is more noise than image."""
     sigmas = [process.sigma(level) for level in range(1, process.num_steps + 1)]
-    return max((high / max(low, 1.0) for low, high in pairwise([0.0, *sigmas]) if high > 1), default=1.0)
+    pairs = pairwise([0.0, *(sigma for sigma in sigmas if sigma < math.inf)])
+    return max((high / max(low, 1.0) for low, high in pairs if high > 1), default=1.0)

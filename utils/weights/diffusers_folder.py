@@ -242,19 +242,24 @@ def _diffusion_fields(family: str, facts: dict[str, Any]) -> dict[str, Any]:
         ends = {key: facts[key] for key in ("sigma_min", "sigma_max")}
         return {"process": "ve", "num_timesteps": steps, "prediction": "score", **ends}
     facts = {"prediction_type": "epsilon", "variance_type": "fixed_small", **facts}
-    if facts.get("trained_betas") is not None or facts.get("rescale_betas_zero_snr"):
-        raise ValueError("trained_betas and rescale_betas_zero_snr: not among our schedules")
     say_unused(facts)
-    schedule = _translate(facts, "beta_schedule", SCHEDULES)
-    ends = {} if schedule == "cosine" else {key: facts[key] for key in ("beta_start", "beta_end")}
     return {
         "num_timesteps": steps,
-        "schedule": schedule,
+        **_betas(facts),
+        "rescale_betas_zero_snr": facts.get("rescale_betas_zero_snr", False),
         "prediction": _translate(facts, "prediction_type", PREDICTIONS),
         "var_type": _translate(facts, "variance_type", VARIANCES),
         "clip": read_clip(facts),
-        **ends,
     }
+
+
+def _betas(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a scheduler says of its betas: all of them, or a schedule's name and ends."""
+    if facts.get("trained_betas") is not None:
+        return {"trained_betas": facts["trained_betas"]}
+    schedule = _translate(facts, "beta_schedule", SCHEDULES)
+    ends = {} if schedule == "cosine" else {key: facts[key] for key in ("beta_start", "beta_end")}
+    return {"schedule": schedule, **ends}
 
 
 def _translate(facts: dict[str, Any], key: str, table: dict[str, str]) -> str:

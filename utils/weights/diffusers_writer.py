@@ -96,10 +96,17 @@ def _scheduler_facts(config: Config) -> dict[str, Any]:
         ends = {"sigma_min": diffusion.sigma_min, "sigma_max": diffusion.sigma_max}
         steps = diffusion.num_timesteps
         return {"_class_name": "ScoreSdeVeScheduler", "num_train_timesteps": steps, **ends}
-    names = {ours: theirs for theirs, ours in SCHEDULES.items()}
-    if diffusion.process == "ve" or diffusion.schedule not in names:
-        raise ValueError(f"diffusers has no schedule {diffusion.schedule} of a {diffusion.process} process")
+    names = {ours: theirs for theirs, ours in SCHEDULES.items()} | {None: "linear"}  # of all betas: unused
+    if diffusion.process != "vp" or diffusion.schedule not in names or diffusion.rescale_timesteps:
+        rescaled = ", told rescaled timesteps" * diffusion.rescale_timesteps
+        raise ValueError(
+            f"diffusers has no schedule {diffusion.schedule} of a {diffusion.process} process{rescaled}"
+        )
     ends = {"beta_start": diffusion.beta_start, "beta_end": diffusion.beta_end}
+    if diffusion.trained_betas is not None:
+        ends["trained_betas"] = list(diffusion.trained_betas)
+    if diffusion.rescale_betas_zero_snr:
+        ends["rescale_betas_zero_snr"] = True
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": diffusion.num_timesteps,

@@ -271,7 +271,9 @@ def test_another_network_is_refused_with_every_difference(tmp_path, changes, mes
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        ({"trained_betas": [0.1]}, "trained_betas"),
+        ({"trained_betas": [0.1]}, "trained_betas: 1 of 1000 timesteps"),
+        ({"trained_betas": "all"}, "trained_betas: expected a list of numbers or null"),
+        ({"rescale_betas_zero_snr": True}, "such a network predicts x0 or v, found eps"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid': allowed are linear"),
         ({"prediction_type": "flow"}, "prediction_type 'flow'"),
         ({"beta_start": None, "num_train_timesteps": "many"}, "num_timesteps: expected whole number"),
