@@ -5,18 +5,14 @@ tensors and plain containers are made of, and every size in it is bounded.
 """
 
 import math
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from utils.quote import plain
+from utils.sources.opcodes import Walk, refusal, table
 
-MOST_OPS = 1_000_000
-"""Of a pickle: 37 a tensor, of which the largest networks with their optimizer have some thousands."""
 _MOST_COPIED = 5_000_000  # items put into containers
 _DEEPEST = 100  # containers within one another
-_MOST_OPEN = 20_000  # values that are in no container yet; pickle puts them there by the thousand
 _MOST_NUMBERS, _MOST_DIMENSIONS = 2**48, 64  # of a tensor
 
 _ITEM_SIZES = {
@@ -38,7 +34,6 @@ _NOT_READ = {
     "torch._utils._rebuild_wrapper_subclass": "tensors of a class of their own",
     "torch._tensor._rebuild_from_type_v2": "tensors of a class of their own",
 }
-_HARMLESS = ("set", "frozenset", "bytearray", "complex", "Counter", "deque", "defaultdict", "encode")
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 _TORN = "not a checkpoint of torch.save, or a truncated one; fetch it again"
@@ -63,19 +58,21 @@ class _Box:
     kind: str
     """list, dict, OrderedDict, tuple, storage, tensor or value."""
     items: tuple = ()
-    """Of a tuple."""
+    """Of a tuple; of a storage its type."""
     size: int = 0
     depth: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checked:
     """What a pickle holds that was found harmless."""
 
-    end: int = 0
+    end: int
     """Place behind its last byte."""
-    storages: dict[str, int] = field(default_factory=dict)
+    storages: dict[str, int]
     """Bytes of each storage that it refers to, by key."""
+    alone: tuple[str, int] | None
+    """Type and count of numbers of the storage, where it is one and nothing else."""
 
 
 def check_pickle(data: Sequence[int], start: int = 0, largest: int = 2**26) -> Checked:
@@ -90,58 +87,25 @@ def check_pickle(data: Sequence[int], start: int = 0, largest: int = 2**26) -> C
         ValueError: It is broken, names what is neither a tensor nor a plain container, or would grow out
             of all proportion; the message says which, without the file's name.
     """
-    try:
-        return _Walk(data, start, start + largest).run()
-    except (IndexError, KeyError, struct.error, UnicodeDecodeError, AttributeError, TypeError):
-        raise ValueError(_TORN) from None
+    walk = _Walk(data, start, start + largest)
+    walk.run()
+    return walk.result()
 
 
-class _Walk:
-    """Follows one pickle."""
+class _Walk(Walk):
+    """Follows one pickle of torch.save."""
+
+    torn, otherwise, protocols = _TORN, _OTHERWISE, b"\2"
 
     def __init__(self, data: Sequence[int], start: int, stop: int):
-        self._data, self._at, self._stop = data, start, stop
-        self._stack: list[Any] = []
-        self._marks: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
+        super().__init__(data, start, stop)
         self._copied = 0
-        self._found = Checked()
+        self._storages: dict[str, int] = {}
 
-    def run(self) -> Checked:
-        if bytes(self._data[self._at : self._at + 1]) != b"\x80":
-            raise ValueError(_TORN)
-        steps, data, count = _STEPS, self._data, 0
-        while True:
-            op = data[self._at]
-            self._at += 1
-            count += 1
-            if op == _STOP:
-                self._found.end = self._at
-                return self._found
-            if count > MOST_OPS or self._at > self._stop or len(self._stack) + len(self._marks) > _MOST_OPEN:
-                raise ValueError("describes more than any checkpoint does, so it is not loaded")
-            step = steps.get(op)
-            if step is None:
-                raise ValueError(_OTHERWISE)
-            step(self)
-
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._data[self._at : self._at + size])
-        if len(taken) < size:
-            raise ValueError(_TORN)
-        self._at += size
-        return taken
-
-    def _number(self, form: str) -> int | float:
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
-
-    def _line(self) -> str:
-        line = bytes(self._data[self._at : self._at + 1000]).partition(b"\n")[0]
-        self._at += len(line) + 1
-        return line.decode("utf-8")
-
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
+    def result(self) -> Checked:
+        top = self.stack[-1] if self.stack else None
+        is_storage = isinstance(top, _Box) and top.kind == "storage"
+        return Checked(self.at, self._storages, (top.items[0], top.size) if is_storage else None)
 
     def _count(self, number: int) -> None:
         self._copied += number
@@ -155,38 +119,30 @@ class _Walk:
         if box.depth > _DEEPEST:
             raise ValueError(f"nests more than {_DEEPEST} containers, so it is not loaded")
 
-    def _unmark(self) -> list[Any]:
-        items, self._stack = self._stack, self._marks.pop()
-        return items
-
-    def protocol(self) -> None:
-        if self._take(1) != b"\2":
-            raise ValueError(_OTHERWISE)
-
     def name(self) -> None:
-        module, name = self._line(), self._line()
+        module, name = self.line(), self.line()
         path = f"{_PYTHON_2.get(module, module)}.{name}"
         if path in _NOT_READ:
             raise ValueError(f"holds {_NOT_READ[path]}; save the network's plain, dense tensors")
         if path not in _CALLS and path not in _STORAGES and path not in _DTYPES:
-            raise ValueError(_refusal(path))
-        self._push(_Name(path))
+            raise ValueError(refusal(path))
+        self.push(_Name(path))
 
     def call(self) -> None:
-        arguments, name = self._stack.pop(), self._stack.pop()
+        arguments, name = self.stack.pop(), self.stack.pop()
         if not isinstance(name, _Name) or name.path not in _CALLS or arguments.kind != "tuple":
-            raise ValueError(_refusal(name.path) if isinstance(name, _Name) else _TORN)
-        self._push(_CALLS[name.path](arguments.items))
+            raise ValueError(refusal(name.path) if isinstance(name, _Name) else _TORN)
+        self.push(_CALLS[name.path](arguments.items))
 
     def build(self) -> None:
-        state, box = self._stack.pop(), self._stack[-1]
+        state, box = self.stack.pop(), self.stack[-1]
         if box.kind != "OrderedDict" or state.kind != "dict":
             raise ValueError(_OTHERWISE)
         self._count(state.size)
         self._fill(box, [state])
 
     def storage(self) -> None:
-        items = self._stack.pop().items
+        items = self.stack.pop().items
         if len(items) < 5:
             raise ValueError(_TORN)
         kind, name, key, place, numel, *view = items
@@ -201,17 +157,17 @@ class _Walk:
             raise ValueError(_TORN)
         if type(numel) is not int or not 0 <= numel <= _MOST_NUMBERS or any(view):
             raise ValueError(_BEYOND)
-        held = self._found.storages
+        held = self._storages
         held[key] = max(held.get(key, 0), numel * size)
-        self._push(_Box("storage", size=numel))
+        self.push(_Box("storage", (name.path,), numel))
 
     def append(self) -> None:
-        item, box = self._stack.pop(), self._stack[-1]
+        item, box = self.stack.pop(), self.stack[-1]
         self._append(box, [item])
 
     def appends(self) -> None:
-        items = self._unmark()
-        self._append(self._stack[-1], items)
+        items = self.unmark()
+        self._append(self.stack[-1], items)
 
     def _append(self, box: _Box, items: list[Any]) -> None:
         if box.kind != "list":
@@ -219,12 +175,12 @@ class _Walk:
         self._fill(box, items)
 
     def set_item(self) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
-        self._set(self._stack[-1], [key, value])
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(self.stack[-1], [key, value])
 
     def set_items(self) -> None:
-        items = self._unmark()
-        self._set(self._stack[-1], items)
+        items = self.unmark()
+        self._set(self.stack[-1], items)
 
     def _set(self, box: _Box, items: list[Any]) -> None:
         if box.kind not in ("dict", "OrderedDict") or len(items) % 2:
@@ -233,27 +189,13 @@ class _Walk:
             raise ValueError("holds a dict whose keys are no plain texts or numbers, so it is not loaded")
         self._fill(box, items[1::2])
 
-    def mark(self) -> None:
-        self._marks.append(self._stack)
-        self._stack = []
-
     def tuple_of(self, items: list[Any]) -> None:
         box = _Box("tuple", tuple(items))
         self._fill(box, items)
-        self._push(box)
-
-    def tuple_of_last(self, count: int) -> None:
-        if len(self._stack) < count:
-            raise ValueError(_TORN)
-        items = self._stack[-count:]
-        del self._stack[-count:]
-        self.tuple_of(items)
+        self.push(box)
 
     def text(self) -> None:
-        self._push(str(self._take(self._number("<I")), "utf-8", "surrogatepass"))
-
-    def put(self, form: str) -> None:
-        self._memo[self._number(form)] = self._stack[-1]
+        self.push(str(self.take(self.number("<I")), "utf-8", "surrogatepass"))
 
 
 def _is_key(key: Any, inside: bool = False) -> bool:
@@ -265,29 +207,28 @@ def _is_key(key: Any, inside: bool = False) -> bool:
     return not isinstance(key, _Name) and not (isinstance(key, int) and key.bit_length() > 64)
 
 
-def _refusal(path: str) -> str:
-    what = "which could run code"
-    if path.rpartition(".")[2] in _HARMLESS:
-        what = "which is neither a tensor nor a plain container"
-    return (
-        f"besides tensors it holds {plain(path, 100)}, {what}, so it is not loaded; where you trust its "
-        "source, save its state dict as .safetensors in the program that it is from"
-    )
-
-
 def _rebuilt(items: tuple) -> _Box:
     """Check the parts of a tensor: storage, offset, shape, strides."""
     storage, offset, shape, strides = items[0], items[1], _numbers(items[2]), _numbers(items[3])
     if storage.kind != "storage" or type(offset) is not int or len(shape) != len(strides):
         raise ValueError(_TORN)
+    check_view(storage.size, offset, shape, strides)
+    return _Box("tensor")
+
+
+def check_view(held: int, offset: int, shape: Sequence[int], strides: Sequence[int]) -> None:
+    """Refuse a tensor that leaves its storage, whose numbers are counted by `held`.
+
+    Raises:
+        ValueError: It does, or has more dimensions or numbers than any tensor.
+    """
     if len(shape) > _MOST_DIMENSIONS or min(offset, *shape, *strides, 0) < 0:
         raise ValueError(_BEYOND)
     if math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
         raise ValueError(_BEYOND)
     end = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if offset + end > storage.size:
+    if offset + end > held:
         raise ValueError(_BEYOND)
-    return _Box("tensor")
 
 
 def _numbers(box: Any) -> tuple[int, ...]:
@@ -326,11 +267,8 @@ _CALLS: dict[str, Callable[[tuple], _Box]] = {
 }
 """What may be called, with what it would return."""
 
-_STOP = ord(".")
-_STEPS: dict[int, Callable[[_Walk], None]] = {
-    ord(letter): step
-    for letter, step in {
-        "\x80": _Walk.protocol,
+_Walk.steps = table(
+    {
         "c": _Walk.name,
         "R": _Walk.call,
         "b": _Walk.build,
@@ -339,30 +277,10 @@ _STEPS: dict[int, Callable[[_Walk], None]] = {
         "e": _Walk.appends,
         "s": _Walk.set_item,
         "u": _Walk.set_items,
-        "(": _Walk.mark,
-        "t": lambda walk: walk.tuple_of(walk._unmark()),
-        ")": lambda walk: walk.tuple_of([]),
-        "\x85": lambda walk: walk.tuple_of_last(1),
-        "\x86": lambda walk: walk.tuple_of_last(2),
-        "\x87": lambda walk: walk.tuple_of_last(3),
-        "N": lambda walk: walk._push(None),
-        "\x88": lambda walk: walk._push(True),
-        "\x89": lambda walk: walk._push(False),
-        "]": lambda walk: walk._push(_Box("list")),
-        "}": lambda walk: walk._push(_Box("dict")),
-        "J": lambda walk: walk._push(walk._number("<i")),
-        "K": lambda walk: walk._push(walk._number("<B")),
-        "M": lambda walk: walk._push(walk._number("<H")),
-        "G": lambda walk: walk._push(walk._number(">d")),
-        "\x8a": lambda walk: walk._push(
-            int.from_bytes(walk._take(walk._number("<B")), "little", signed=True)
-        ),
+        "]": lambda walk: walk.push(_Box("list")),
+        "}": lambda walk: walk.push(_Box("dict")),
         "X": _Walk.text,
-        "U": lambda walk: walk._push(walk._take(walk._number("<B"))),
-        "h": lambda walk: walk._push(walk._memo[walk._number("<B")]),
-        "j": lambda walk: walk._push(walk._memo[walk._number("<I")]),
-        "q": lambda walk: walk.put("<B"),
-        "r": lambda walk: walk.put("<I"),
-    }.items()
-}
+        "U": lambda walk: walk.push(walk.take(walk.number("<B"))),
+    }
+)
 """The opcodes that torch.save writes."""
