@@ -2,7 +2,7 @@
 
 What is read may be anything that --weights takes. The name of the target says what is written:
 NAME.safetensors, NAME.pt (.pth, .ckpt) with the flat state dict of torch.save, or else a folder that
-diffusers loads.
+diffusers loads. A pickle of NVlabs/edm that no config fits is written under its own keys.
 """
 
 import io
@@ -18,10 +18,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
-from utils import command, exits
+from utils import command, exits, sources
 from utils.assemble import trained_alphas
 from utils.config import Config
 from utils.files import write_atomically
+from utils.quote import plain
 from utils.sources import parse
 from utils.weights import Checkpoint, Shelf, open_checkpoint, read_config, read_weights, write_folder
 
@@ -52,23 +53,49 @@ def main(argv: list[str] | None = None) -> int:
             checkpoint = open_checkpoint(found)
             return checkpoint.part(args.part) if args.part else checkpoint
 
-        path, weights = parse(args.source, args.weights_dir).settle(
-            args.config, lambda found, hint: shelf.find(read(found), hint)
-        )
-        config, checkpoint = read_config(path, CONFIG_CLASSES), read(weights)
-        state = read_weights(checkpoint, shelf.shapes(config.model), shelf.describe, trained_alphas(config))
-        if path.suffix == ".json" and args.target.suffix:  # a file does not say what its folder said
-            write_config(args.target.with_suffix(".yaml"), config)
+        source = parse(args.source, args.weights_dir)
+        if args.config is None and source.config_path is None and is_unknown(source.fetch(), shelf):
+            path, config, state = None, None, read_as_it_is(read(source.fetch()))
+        else:
+            path, weights = source.settle(args.config, lambda found, hint: shelf.find(read(found), hint))
+            config, checkpoint = read_config(path, CONFIG_CLASSES), read(weights)
+            expected = shelf.shapes(config.model)
+            state = read_weights(checkpoint, expected, shelf.describe, trained_alphas(config))
+            if path.suffix == ".json" and args.target.suffix:  # a file does not say what its folder said
+                write_config(args.target.with_suffix(".yaml"), config)
         write(args.target, config, state)
-    print(f"{args.target}: {len(state)} tensors, by {path}")
+    print(
+        f"{args.target}: {len(state)} tensors, by {path or 'no config: their keys are those of the source'}"
+    )
     return exits.DONE
 
 
-def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
+def is_unknown(path: Path, shelf: Shelf) -> bool:
+    """Whether it is a pickle of objects, as NVlabs/edm writes, of which no config is known."""
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        is_pickle = sources.has_objects(file.read(2))
+    return is_pickle and not shelf.matching(open_checkpoint(path))
+
+
+def read_as_it_is(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Read the one network of a file under its own keys.
+
+    Raises:
+        ValueError: It has several.
+    """
+    if len(checkpoint.states) > 1:
+        names = ", ".join(plain(state.where, 60) for state in checkpoint.states)
+        raise ValueError(f"{checkpoint.path}: holds several networks; choose one with --part, of {names}")
+    return {key: stored.read() for key, stored in checkpoint.states[0].named.items()}
+
+
+def write(target: Path, config: Config | None, state: dict[str, Tensor]) -> None:
     """Write weights in the form that the name of the target tells.
 
     Raises:
-        ValueError: It exists, or diffusers has no such network.
+        ValueError: It exists, or diffusers has no such network, or none is known for want of a config.
     """
     if target.is_file():
         raise ValueError(f"{target}: is there already; give a new name")
@@ -81,6 +108,10 @@ def write(target: Path, config: Config, state: dict[str, Tensor]) -> None:
         write_atomically(target, buffer.getbuffer())
     elif target.suffix:
         raise ValueError(f"{target}: give .safetensors, .pt, .pth or .ckpt, or a folder without a suffix")
+    elif config is None:
+        raise ValueError(
+            f"{target}: no config fits these weights, and diffusers needs one; give NAME.safetensors"
+        )
     else:
         write_folder(target, family_of(config), config, state)
 

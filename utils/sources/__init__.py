@@ -4,6 +4,7 @@ A published name, a path or an address becomes a `Source`, which knows or fetche
 imports torch, so that a misspelt name is answered at once.
 """
 
+from utils.sources.edm_pickle import Placed, Record, has_objects, read_objects
 from utils.sources.numpy_arrays import Array, has_arrays, read_arrays
 from utils.sources.registry import table
 from utils.sources.source import Source, parse
@@ -17,14 +18,18 @@ from utils.sources.weight_formats import (
 
 __all__ = [
     "Array",
+    "Placed",
+    "Record",
     "Source",
     "check_regular",
     "check_saved",
     "has_arrays",
     "has_header",
+    "has_objects",
     "parse",
     "read_arrays",
     "read_header",
+    "read_objects",
     "refuse_start",
     "table",
 ]

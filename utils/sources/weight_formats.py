@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from utils.quote import plain
+from utils.sources.edm_pickle import has_objects, read_objects
 from utils.sources.numpy_arrays import has_arrays, read_arrays
 from utils.sources.pickle_check import check_pickle
 
@@ -75,7 +76,7 @@ def refuse_start(head: bytes, is_safetensors: bool = False) -> None:
             raise ValueError(what)
     if head[257:262] == b"ustar":
         raise ValueError("a tar archive; unpack it and give the file inside")
-    if not is_safetensors and not head.startswith((b"PK\x03\x04", b"\x80\x02")):
+    if not is_safetensors and not (head.startswith((b"PK\x03\x04", b"\x80\x02")) or has_objects(head)):
         raise ValueError(_AGAIN)
 
 
@@ -98,6 +99,8 @@ def check_whole(path: Path) -> None:
             read_header(file)
         elif has_arrays(head):
             read_arrays(file)
+        elif has_objects(head):
+            read_objects(file)
         else:
             check_saved(file)
 

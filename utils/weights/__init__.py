@@ -3,6 +3,7 @@
 from utils.weights.checkpoint import Checkpoint, check_fits, load_weights, open_checkpoint, read_weights
 from utils.weights.diffusers_folder import find_weights
 from utils.weights.diffusers_writer import write_folder
+from utils.weights.edm_networks import describe_pickle
 from utils.weights.recognize import Shelf, read_config
 from utils.weights.tensor_file import load_tensors
 
@@ -10,6 +11,7 @@ __all__ = [
     "Checkpoint",
     "Shelf",
     "check_fits",
+    "describe_pickle",
     "find_weights",
     "load_tensors",
     "load_weights",

@@ -80,7 +80,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Open a checkpoint, whatever wrappers its networks lie under.
 
     Args:
-        path: A file of safetensors, torch.save or equinox, or a folder of diffusers.
+        path: A file of safetensors, torch.save, equinox or NVlabs/edm, or a folder of diffusers.
 
     Raises:
         ValueError: It is no checkpoint, is broken or unsafe.

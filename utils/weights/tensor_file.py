@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils import sources
 from utils.quote import plain
-from utils.weights import equinox
+from utils.weights import edm_networks, equinox
 
 _FLOATS = {
     "F64": torch.float64,
@@ -54,10 +54,12 @@ class TensorFile:
 
 @dataclass(frozen=True)
 class _Described:
-    """A tensor of a safetensors file, as its header describes it."""
+    """A tensor of safetensors or of a pickle of objects, as the file describes it."""
 
     dtype: str
+    """As safetensors calls it."""
     shape: torch.Size
+    strides: tuple[int, ...]
     start: int
     """Of its bytes in the file."""
 
@@ -68,7 +70,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a checkpoint of safetensors, torch.save or equinox, told by what is in it, whatever its name.
+    """Open a checkpoint of safetensors, torch.save, equinox or NVlabs/edm, told by what is in it.
 
     Args:
         path: The file.
@@ -83,10 +85,11 @@ def open_tensors(path: Path) -> TensorFile:
             head = file.read(512)
             sources.refuse_start(head, path.suffix == ".safetensors")
             if sources.has_header(head) or path.suffix == ".safetensors":
-                header = _read_header(path, file)
-                return TensorFile(header, partial(_store_described, path))
+                return TensorFile(_read_header(path, file), partial(_store_described, path))
             if sources.has_arrays(head):
                 return TensorFile(_read_arrays(path, file), lambda name, stored: stored)
+            if sources.has_objects(head):
+                return TensorFile(_read_networks(file), partial(_store_described, path))
             is_archive = head.startswith(b"PK")
             # On the meta device a tensor is its shape and, since torch 2.11, its place in the file.
             content, records = _load(file, "meta" if is_archive else "cpu")
@@ -114,7 +117,19 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, _Described]:
     except (SafetensorError, ValueError, OverflowError) as error:
         raise ValueError(f"broken or truncated safetensors file ({plain(error)})") from None
     return {
-        name: _Described(dtype, torch.Size(shape), start) for name, (dtype, shape, start) in header.items()
+        name: _Described(dtype, torch.Size(shape), torch.empty(shape, device="meta").stride(), start)
+        for name, (dtype, shape, start) in header.items()
+    }
+
+
+def _read_networks(file: BinaryIO) -> dict[str, dict[str, _Described]]:
+    states = edm_networks.states_of(sources.read_objects(file))
+    return {
+        where: {
+            key: _Described(placed.dtype, torch.Size(placed.shape), placed.strides, placed.start)
+            for key, placed in state.items()
+        }
+        for where, state in states.items()
     }
 
 
@@ -141,9 +156,9 @@ def _load(file: BinaryIO, device: str) -> tuple[Any, dict[int, int]]:
 def _store_described(path: Path, name: str, tensor: _Described) -> Stored:
     if tensor.dtype not in _FLOATS:
         raise ValueError(f"{path}: {name} is of type {tensor.dtype}; {_ALLOWED}")
-    strides = torch.empty(tensor.shape, device="meta").stride()
+    _check_span(path, name, tensor.shape, tensor.strides)
     dtype, shape = _FLOATS[tensor.dtype], tensor.shape
-    return Stored(shape, partial(_read, path, tensor.start, dtype, shape, strides))
+    return Stored(shape, partial(_read, path, tensor.start, dtype, shape, tensor.strides))
 
 
 def _store_placed(path: Path, records: dict[int, int], name: str, tensor: Tensor) -> Stored:
@@ -153,7 +168,7 @@ def _store_placed(path: Path, records: dict[int, int], name: str, tensor: Tensor
         raise ValueError(f"{path}: {name} has no values in this file; save it from the device that it was on")
     item, held = tensor.element_size(), tensor.untyped_storage().nbytes()
     first, strides = tensor.storage_offset(), tensor.stride()
-    end = first + _span(tensor)
+    end = first + _span(tensor.shape, strides)
     inside = end * item <= held <= records.get(start, -1) and start + held <= path.stat().st_size
     if min(first, *strides, 0) < 0 or not inside:
         raise ValueError(f"{path}: {name} is not all there, the file is broken or truncated; fetch it again")
@@ -176,23 +191,27 @@ def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
         raise ValueError(f"{path}: {name} is stored as its negative; save it after .resolve_neg()")
     if tensor.dtype not in _FLOATS.values():
         raise ValueError(f"{path}: {name} is of type {str(tensor.dtype)[6:]}; {_ALLOWED}")
-    if _span(tensor) < tensor.numel():
+    _check_span(path, name, tensor.shape, tensor.stride())
+
+
+def _check_span(path: Path, name: str, shape: torch.Size, strides: tuple[int, ...]) -> None:
+    stored = _span(shape, strides)
+    if stored < shape.numel():
         raise ValueError(
-            f"{path}: {name} claims {tensor.numel()} numbers and stores {_span(tensor)}, repeated by a "
-            "stride of 0; save it after .contiguous()"
+            f"{path}: {name} claims {shape.numel()} numbers and stores {stored}, repeated by a stride of 0; "
+            "save it after .contiguous()"
         )
 
 
-def _span(tensor: Tensor) -> int:
+def _span(shape: torch.Size, strides: tuple[int, ...]) -> int:
     """Return how many numbers lie from the first to the last of a tensor, both included."""
-    if tensor.numel() == 0:
+    if 0 in shape:
         return 0
-    pairs = zip(tensor.shape, tensor.stride(), strict=True)
-    return 1 + sum((size - 1) * stride for size, stride in pairs)
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
 def _read(path: Path, start: int, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
-    count = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    count = _span(shape, strides)
     if count == 0:
         return torch.empty(shape)
     data, skip = _bytes(path, start, count * dtype.itemsize, start % dtype.itemsize == 0)
