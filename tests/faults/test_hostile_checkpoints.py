@@ -28,13 +28,14 @@ from torch import nn
 
 from models import CONFIG_CLASSES, build_empty, build_model
 from models.ddpm_unet import DDPMUNetConfig
+from tests.faults import edm_pickles as edm
 from tests.faults import hostile_weights as hostile
 from tests.faults.hostile_weights import archive, arrays, header, long, named, old, saved, text, zipped
 from tests.faults.mutations import mutate
 from utils.images.inputs import read_pair
 from utils.images.latents import Latents
 from utils.sources import weight_formats
-from utils.weights import tensor_file
+from utils.weights import describe_pickle, tensor_file
 from utils.weights.checkpoint import load_weights, open_checkpoint
 from utils.weights.recognize import Shelf, read_config
 
@@ -201,6 +202,63 @@ KINDS = {
         "broken or truncated safetensors",
     ),
     "0 beside 2^63": (header(described(shape=(0, 2**63), offsets=(0, 0))), "broken or truncated safetensors"),
+    **{
+        f"objects: {name}": (edm.pickled(content), message)
+        for name, content, message in (
+            ("plain", {"a": 1}, "a pickle without a network of NVlabs/edm or edm2"),
+            ("arrays", {"a": np.ones(3)}, "a pickle without a network of NVlabs/edm or edm2"),
+            ("list", [edm.network(STATE)], "a pickle without a network"),
+            ("code", Payload(), "holds posix.mkdir, which could run code"),
+            ("code inside", {"ema": edm.network(STATE), "x": Payload()}, "holds posix.mkdir"),
+            (
+                "code in a tensor",
+                {"ema": edm.module({"w": edm.tensor(edm.inner(Payload()), 0, (1,), (1,))})},
+                "holds posix.mkdir, which could run code",
+            ),
+            ("whole module", {"ema": nn.Linear(2, 2)}, "holds torch.nn.modules.linear.Linear"),
+            ("version", {"ema": edm.persistent("N", {}, version=5)}, "of version 5 of torch_utils"),
+            ("function", {"ema": edm.persistent("N", {}, type="func")}, "damaged or truncated pickle"),
+            ("keys", {"ema": edm.network(STATE), 3: 4}, "keys are no plain texts"),
+            ("numpy objects", {"a": np.array([None])}, "numpy's type O8, which are no plain numbers"),
+            ("no part", {"ema": edm.module(modules={"a": 3})}, "is no module with tensors"),
+            ("no tensor", {"ema": edm.module({"a": 3})}, "is no module with tensors"),
+            ("two of a name", {"ema": edm.module(STATE, STATE)}, "is no module with tensors"),
+            ("dots", {"ema": edm.module({"a.b": WEIGHT})}, "a network in it is called 'a.b'"),
+            ("long names", {"ema": edm.module({"a" * 121: WEIGHT})}, "have more parts, or longer names"),
+            ("itself", {"ema": edm.recursive()}, "have more parts"),
+            ("shared", {"ema": edm.shared(15)}, "have more parts"),
+            ("no storage", {"ema": edm.module({"w": edm.tensor(edm.inner(3), 0, (1,), (1,))})}, "damaged"),
+            ("dict", {"ema": edm.module({"w": edm.tensor(edm.inner(STATE), 0, (), ())})}, "damaged"),
+            *(
+                (
+                    f"bounds {view}",
+                    {"ema": edm.module({"w": edm.tensor(edm.storage(), *view)})},
+                    "not all there",
+                )
+                for view in ((0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)))
+            ),
+            ("backwards", {"ema": edm.module({"w": edm.tensor(edm.storage(), 3, (4,), (-1,))})}, "not all"),
+            ("huge", {"ema": edm.module({"w": edm.tensor(edm.storage(), 0, (2**60,), (0,))})}, "not all"),
+        )
+    },
+    "objects: cut off": (edm.pickled({"ema": edm.network(STATE)})[:-9], "a damaged or truncated pickle"),
+    "objects: more": (edm.pickled({"ema": edm.network(STATE)}) + b"\0", "1 bytes follow the end"),
+    "objects: texts": (
+        edm.opcodes(b"]" + (b"X\xe8\3\0\0" + b"x" * 1000 + b"a") * 17_000),
+        "holds more text than any checkpoint does",
+    ),
+    "objects: elsewhere": (
+        edm.opcodes(b"X" + b"\x04\0\0\0here" + b"Q"),
+        "a pickle with what those of NVlabs/edm and edm2 do not hold",
+    ),
+    "objects: by attribute": (
+        edm.opcodes(text("torch._utils") + text("_rebuild_parameter.__globals__") + b"\x93"),
+        "holds torch._utils._rebuild_parameter.__globals__, which could run code",
+    ),
+    "objects: torch.save": (
+        saved(STATE, _use_new_zipfile_serialization=False, pickle_protocol=4),
+        "a pickle without a network of NVlabs/edm",
+    ),
     "optimizer": (saved({"state": {0: {"step": WEIGHT}}, "param_groups": []}), "an optimizer's state, not a"),
     "too short": (header(described(), b"\0\0"), "broken or truncated safetensors"),
     "endless header": ((2**40).to_bytes(8, "little") + b"{", "broken or truncated safetensors"),
@@ -246,6 +304,7 @@ def originals():
         "w.pt": saved(state),
         "old.pt": saved(state, _use_new_zipfile_serialization=False),
         "wrapped.pt": saved(wrapped),
+        "edm.pkl": edm.pickled({"loss_fn": None, "ema": edm.network(state)}),
     }
 
 
@@ -257,7 +316,7 @@ def damage(rng, name, data):
         length = int.from_bytes(data[:8], "little")
         text = mutate(rng, data[8 : 8 + length])
         return len(text).to_bytes(8, "little") + text + data[8 + length :]
-    if name == "old.pt":
+    if name in ("old.pt", "edm.pkl"):
         return mutate(rng, data[:20_000]) + data[20_000:]
     return edited(data, "data.pkl", lambda index: mutate(rng, index))
 
@@ -327,6 +386,28 @@ def test_made_up_pickles_and_headers_are_refused_as_weights_and_as_inputs(tmp_pa
             assert problem or read is weight_formats.check_whole
         path.unlink()
     assert peak() - before < 500_000
+    assert not os.path.exists("/tmp/hostile-was-run")
+
+
+def test_made_up_and_damaged_pickles_of_objects_run_nothing(tmp_path, request, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shapes = {"w": torch.Size([3]), "a.w": torch.Size([2, 2]), "a.b.w": torch.Size([1])}
+    state = {key: torch.ones(shape) for key, shape in shapes.items()}
+    whole = edm.pickled({"loss_fn": edm.persistent("Loss", {"p": np.float64(1)}), "ema": edm.network(state)})
+    path, shelf, outcomes = tmp_path / "w.pkl", Shelf(CONFIG_CLASSES, build_empty), collections.Counter()
+    path.write_bytes(whole)
+    assert check(path, shapes, shelf)
+    before = peak()
+    for i in range(12 * request.config.getoption("--hostile_checkpoints")):
+        path.write_bytes(edm.hostile_objects(random.Random(f"{SEED}-objects-{i}"), whole))
+        with in_time(i):
+            outcomes[check(path, shapes, shelf)] += 1
+            outcomes["described"] += not message_of(lambda: describe_pickle(path))
+            if i % 4 == 0:
+                message_of(lambda: weight_formats.check_whole(path))
+    assert min(outcomes[True], outcomes[False], outcomes["described"]) > 0
+    assert peak() - before < 500_000
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert not os.path.exists("/tmp/hostile-was-run")
 
 

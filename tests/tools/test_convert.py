@@ -5,6 +5,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.faults.edm_pickles import network, pickled
 from tools.convert import main
 from utils.sources.registry import ROOT
 
@@ -55,6 +56,26 @@ def test_what_cannot_be_converted_is_said(tmp_path, capsys, arguments, message):
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_of_edm_that_no_config_fits_keeps_its_keys(tmp_path, capsys):
+    state = {"model.enc.32x32_conv.weight": torch.randn(2, 3), "model.out.bias": torch.randn(2).half()}
+    content = {"ema": network(state), "loss_fn": None}
+    (tmp_path / "w.pkl").write_bytes(pickled(content))
+    assert main([str(tmp_path / "w.pkl"), str(tmp_path / "w.safetensors")]) == 0
+    assert "2 tensors, by no config: their keys are those of the source" in capsys.readouterr().out
+    found = load_file(tmp_path / "w.safetensors")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], tensor.float()) for key, tensor in state.items())
+    (tmp_path / "two.pkl").write_bytes(pickled({**content, "net": network(state)}))
+    for source, target, message in (
+        ("two.pkl", "n.safetensors", "holds several networks; choose one with --part, of ema, net"),
+        ("w.pkl", "folder", "no config fits these weights, and diffusers needs one"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / source), str(tmp_path / target)])
+        assert message in capsys.readouterr().err
+    assert main([str(tmp_path / "two.pkl"), str(tmp_path / "n.pt"), "--part", "net"]) == 0
 
 
 def test_a_config_that_came_from_a_folder_is_written_beside(tmp_path):

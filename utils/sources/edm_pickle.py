@@ -18,9 +18,10 @@ from utils.sources.pickle_check import check_pickle, check_view
 
 _STARTS = (b"\x80\3", b"\x80\4", b"\x80\5")  # torch.save writes protocol 2
 _VERSION = 6  # of torch_utils.persistence, in all of edm and edm2
-_LARGEST_HEAD = 1024  # bytes before the numbers of a storage; they are 244
-_MOST_STORAGES = 8_000  # the largest network has 541
+_LARGEST_HEAD = 512  # bytes before the numbers of a storage; they are 244
+_MOST_STORAGES = 4_000  # the largest network has 541
 _LONGEST_TEXT = 1_000  # bytes of one that is read; source texts take some ten thousand
+_MOST_TEXT = 2**24  # bytes of all that are read; names and settings take some thousand
 _STORAGE_START = b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\2M\xe9\3."  # torch's magic number and version
 
 _TORN = "a damaged or truncated pickle; fetch it again"
@@ -136,6 +137,7 @@ class _Walk(Walk):
     def __init__(self, data: Sequence[int], start: int, stop: int):
         super().__init__(data, start, stop)
         self._storages: dict[int, _Storage] = {}
+        self._num_letters = 0
 
     def line_name(self) -> None:
         self._name(self.line(), self.line())
@@ -211,8 +213,11 @@ class _Walk(Walk):
         if size > _LONGEST_TEXT:
             self._pass(size)
             self.push(_UNREAD)
-        else:
-            self.push(str(self.take(size), "utf-8", "surrogatepass"))
+            return
+        self._num_letters += size
+        if self._num_letters > _MOST_TEXT:
+            raise ValueError("holds more text than any checkpoint does, so it is not loaded")
+        self.push(str(self.take(size), "utf-8", "surrogatepass"))
 
     def bytes_of(self, form: str) -> None:
         size = self.number(form)
@@ -256,14 +261,16 @@ def _read_storage(data: Sequence[int], place: _Bytes) -> _Storage:
 
 def _persistent(walk: _Walk, meta: dict) -> Record:
     """Return an object of torch_utils.persistence, without its source text."""
-    name, state = meta["class_name"], meta["state"]
-    if meta["type"] != "class" or type(name) is not str or type(state) not in (dict, type(None)):
+    name, state, version = meta["class_name"], meta["state"], meta["version"]
+    if meta["type"] != "class" or type(name) is not str or type(version) is not int:
         raise ValueError(_TORN)
-    if type(meta["version"]) is not int or meta["version"] != _VERSION:
+    if version != _VERSION:
         raise ValueError(
-            f"its objects are of version {plain(meta['version'], 40)} of torch_utils.persistence, and "
-            f"{_VERSION} is read; save its state dict as .safetensors in the program that it is from"
+            f"its objects are of version {plain(version, 40)} of torch_utils.persistence, and {_VERSION} is "
+            "read; save its state dict as .safetensors in the program that it is from"
         )
+    if type(state) not in (dict, type(None)):
+        raise ValueError(_TORN)
     return Record(name, state or {})
 
 
