@@ -235,7 +235,13 @@ KINDS = {
                     {"ema": edm.module({"w": edm.tensor(edm.storage(), *view)})},
                     "not all there",
                 )
-                for view in ((0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)))
+                for view in (
+                    (0, (5,), (1,)),
+                    (0, (1,), (2**70,)),
+                    (1, (4,), (1,)),
+                    (0, (2, 2), (3, 1)),
+                    (-1, (2,), (1,)),
+                )
             ),
             ("backwards", {"ema": edm.module({"w": edm.tensor(edm.storage(), 3, (4,), (-1,))})}, "not all"),
             ("huge", {"ema": edm.module({"w": edm.tensor(edm.storage(), 0, (2**60,), (0,))})}, "not all"),

@@ -224,7 +224,8 @@ def check_view(held: int, offset: int, shape: Sequence[int], strides: Sequence[i
     """
     if len(shape) > _MOST_DIMENSIONS or min(offset, *shape, *strides, 0) < 0:
         raise ValueError(_BEYOND)
-    if math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
+    # of a dimension of 1 any stride stays inside, but torch takes none beyond 64 bits
+    if max(math.prod(max(n, 1) for n in shape), *strides, 0) > _MOST_NUMBERS:
         raise ValueError(_BEYOND)
     end = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if offset + end > held:

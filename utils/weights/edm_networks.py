@@ -8,7 +8,7 @@ from utils import sources
 from utils.quote import plain
 from utils.sources import Placed, Record
 
-_MOST_ITEMS = 100_000  # gone through in all networks; the largest has some thousands
+_MOST_ITEMS = 20_000  # gone through in all networks; the largest has some thousands
 _LONGEST_KEY, _MOST_DOTS = 120, 16
 _MOST_VALUES, _DEEPEST = 10_000, 8  # of a description
 _NO_MODULE = "a part of a network in it is no module with tensors; the file is damaged, fetch it again"
