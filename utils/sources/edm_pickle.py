@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from utils.quote import plain
 from utils.sources.opcodes import Walk, refusal, table
-from utils.sources.pickle_check import check_pickle, check_view
+from utils.sources.pickle_check import STORAGES, check_pickle, check_view
 
 _STARTS = (b"\x80\3", b"\x80\4", b"\x80\5")  # torch.save writes protocol 2
 _VERSION = 6  # of torch_utils.persistence, in all of edm and edm2
@@ -25,12 +25,13 @@ _MOST_TEXT = 2**24  # bytes of all that are read; names and settings take some t
 _STORAGE_START = b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\2M\xe9\3."  # torch's magic number and version
 
 _TORN = "a damaged or truncated pickle; fetch it again"
-_OTHERWISE = "a pickle with what those of NVlabs/edm and edm2 do not hold, or a damaged one; " + (
-    "fetch it again, or save the network's state dict as .safetensors in the program that it is from"
+_OTHERWISE = (
+    "a pickle with what those of NVlabs/edm and edm2 do not hold, or a damaged one; fetch it again, or save "
+    "the network's state dict as .safetensors in the program that it is from"
 )
 _NONE = (
-    "a pickle without a network of NVlabs/edm or edm2, and no other is read; save the network's state "
-    + ("dict as .safetensors in the program that it is from")
+    "a pickle without a network of NVlabs/edm or edm2, and no other is read; save the network's state dict "
+    "as .safetensors in the program that it is from"
 )
 _TOO_MANY = "holds more tensors than any network; no checkpoint does"
 _TYPES = {"Double": "F64", "Float": "F32", "Half": "F16", "BFloat16": "BF16"}
@@ -249,14 +250,18 @@ def _read_storage(data: Sequence[int], place: _Bytes) -> _Storage:
     system = check_pickle(head, len(_STORAGE_START), _LARGEST_HEAD)
     content = check_pickle(head, system.end, _LARGEST_HEAD)
     end = check_pickle(head, content.end, _LARGEST_HEAD).end
-    if content.alone is None or len(content.storages) != 1:
+    if content.alone is None:
         raise ValueError(_TORN)
-    (kind, count), num_bytes = content.alone, sum(content.storages.values())
-    is_whole = struct.unpack("<q", head[end : end + 8]) == (count,) and end + 8 + num_bytes == place.size
-    if not is_whole:
+    kind, count = content.alone
+    held, size = struct.unpack("<q", head[end : end + 8])[0], STORAGES[kind]
+    if (
+        held != count
+        or [*content.storages.values()] != [count * size]
+        or end + 8 + count * size != place.size
+    ):
         raise ValueError("a tensor in it is not all there, the file is broken or truncated; fetch it again")
     name = kind.removeprefix("torch.").removesuffix("Storage")
-    return _Storage(_TYPES.get(name, name), num_bytes // count if count else 1, count, place.start + end + 8)
+    return _Storage(_TYPES.get(name, name), size, count, place.start + end + 8)
 
 
 def _persistent(walk: _Walk, meta: dict) -> Record:

@@ -20,8 +20,9 @@ _ITEM_SIZES = {
     **{"Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1},
     **{"QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1},
 }
-_STORAGES = {f"torch.{name}Storage": size for name, size in _ITEM_SIZES.items()}
-_STORAGES["torch.storage.UntypedStorage"] = 1
+STORAGES = {f"torch.{name}Storage": size for name, size in _ITEM_SIZES.items()}
+STORAGES["torch.storage.UntypedStorage"] = 1
+"""Bytes of a number, by the type of its storage."""
 _FLOATS = ("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz")
 _OTHERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "bool")
 _DTYPES = {f"torch.{name}" for name in (*_FLOATS, "float8_e5m2fnuz", *_OTHERS, "complex64", "complex128")}
@@ -124,7 +125,7 @@ class _Walk(Walk):
         path = f"{_PYTHON_2.get(module, module)}.{name}"
         if path in _NOT_READ:
             raise ValueError(f"holds {_NOT_READ[path]}; save the network's plain, dense tensors")
-        if path not in _CALLS and path not in _STORAGES and path not in _DTYPES:
+        if path not in _CALLS and path not in STORAGES and path not in _DTYPES:
             raise ValueError(refusal(path))
         self.push(_Name(path))
 
@@ -147,7 +148,7 @@ class _Walk(Walk):
             raise ValueError(_TORN)
         kind, name, key, place, numel, *view = items
         key, word = (part.decode() if isinstance(part, bytes) else part for part in (key, kind))
-        size = _STORAGES.get(name.path)
+        size = STORAGES.get(name.path)
         if (
             word != "storage"
             or size is None
