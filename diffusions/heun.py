@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusions.prediction import to_x_0
 from diffusions.process import Model, Noise, Process, as_state
 
-_FAR = 5.0
+_FAR = 8.0
 """Larger sigma of a step over sqrt(1 + sigma^2) of its smaller: beyond it sigma is no variable to step in."""
 _DEAF = 30.0
 """Likewise: beyond it, the x_0 that follows from a network's eps at the upper level is mostly its error."""

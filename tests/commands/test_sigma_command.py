@@ -1,6 +1,7 @@
 """Networks that know any noise through the commands: EDM, consistency models, a VP SDE; and --sigma0."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 import sample_ddib
 import sample_sdedit
-from tests.commands.command_case import result_bytes
+from tests.commands.command_case import ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
 from utils.assemble.processes import read_config, read_trained
 
@@ -180,3 +181,29 @@ def test_timesteps_are_told_as_in_training(case, rescale, told):
     case.config.write_text(yaml.safe_dump(raw))
     model = read_trained(read_config(case.config)).adapt(lambda x, t: t)
     assert model(None, torch.tensor([0, 1, 3999])).tolist() == told
+
+
+SONG = {
+    **{"name": "song_unet", "image_size": 8, "model_channels": 8, "channel_mult": [1, 2]},
+    **{"num_res_blocks": 1, "attention_resolutions": [4], "num_classes": 3, "augment_dim": 9},
+}
+
+
+def test_a_pickle_of_nvlabs_through_both_commands(case, tmp_path, monkeypatch, capsys):
+    """Read without running it: its text would leave a file in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(ROOT / "tests/golden/pickles/edm.tar.xz") as archive:
+        archive.extract("tiny_song.pkl", tmp_path, filter="data")
+    case.weights = tmp_path / "tiny_song.pkl"
+    case.config.write_text(yaml.safe_dump({"model": SONG, "diffusion": PROCESSES["edm"]}))
+    results, report = run(case, tmp_path / "o", "--sigma0", 5, "--class_label", 2)
+    assert calls(report) == 2 * 11 - 1  # of 18 levels the 11th is the nearest
+    run(case, tmp_path / "d", "--class_A", 0, "--class_B", 2, "--solver", "heun", command=sample_ddib)
+    assert set(NAMES) <= set(results)
+    assert not (tmp_path / "PICKLE_CODE_RAN").exists()
+    case.config.write_text(
+        yaml.safe_dump({"model": {**SONG, "num_classes": 4}, "diffusion": PROCESSES["edm"]})
+    )
+    with pytest.raises(SystemExit, match="2"):
+        sample_sdedit.main([*case.words(tmp_path / "n"), "--sigma0", "5"])
+    assert "map_label.weight is" in capsys.readouterr().err

@@ -24,6 +24,8 @@ class Checkpoint:
     path: Path
     states: list[State]
     """In the order of the file."""
+    made_by: str | None = None
+    """See `TensorFile.made_by`."""
 
     @property
     def has_names(self) -> bool:
@@ -65,7 +67,7 @@ class Checkpoint:
             names = [plain(where, 60) for where in layout.part_names(self.states)]
             have = f"its parts are {', '.join(names)}" if names else "it holds one network"
             raise ValueError(f"{self.path}: has no part {plain(name)!r}; {have}")
-        return Checkpoint(self.path, found)
+        return Checkpoint(self.path, found, self.made_by)
 
     def _complete(self, expected: Shapes) -> list[State]:
         """Add the noise levels that folders of diffusers leave out and the network does not read."""
@@ -101,7 +103,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{file}: holds no state dict; found {_outline(opened.content)}")
     if len(states) == 1 and isinstance(opened.content, dict):
         _check_any_readable(opened)  # said before it is asked of which network they are
-    return Checkpoint(path, states)
+    return Checkpoint(path, states, opened.made_by)
 
 
 def _check_any_readable(opened: TensorFile) -> None:

@@ -27,6 +27,8 @@ _ATTENTION = {"norm2": "norm", "qkv": "qkv", "proj": "proj_out"}
 _BLOCK = re.compile(r"(?P<half>enc|dec)\.(?P<size>\d+)x\d+_(?P<kind>conv|down|up|in|block)(?P<number>\d*)")
 _FIRST = ("conv", "down", "up", "in")
 """What comes before the blocks of its resolution."""
+MARK = "map_layer0.weight"
+"""A key that every network of NVlabs' EDM has."""
 _WITHOUT_USE = re.compile(r"(.*\.)?resample_filter|map_augment\..*")
 _HEAD_CHANNELS = 64
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from utils.quote import plain
-from utils.weights import diffusers_folder
+from utils.weights import diffusers_folder, edm_keys
 from utils.weights.tensor_file import Stored, is_tensor
 
 _MOST_CONTAINERS, _DEEPEST, _LONGEST_LIST = 20_000, 8, 64
@@ -119,16 +119,26 @@ def _state_of(where: str, value: Any, store: Callable[[str, Any], Stored]) -> li
 
 
 def _to_published(state: State) -> Iterator[State]:
-    """Give what has the names of diffusers its published ones."""
+    """Give what has the names of diffusers, or NVlabs' of an ADM, its published ones."""
     mark, rest = "time_embedding.linear_1.weight", dict(state.named)
-    for prefix in [key.removesuffix(mark) for key in state.named if key.endswith(mark)][:_MOST_NETWORKS]:
+    for prefix in _prefixes(rest, mark):
         own = below(rest, prefix)
         if diffusers_folder.has_names_of_diffusers(own):
             rest = {key: stored for key, stored in rest.items() if not key.startswith(prefix)}
             named = diffusers_folder.to_published(own)
             yield State(_join(state.where, prefix), named)
+    for prefix in _prefixes(rest, edm_keys.MARK):
+        own = below(rest, prefix)
+        if edm_keys.is_adm(own):
+            rest = {key: stored for key, stored in rest.items() if not key.startswith(prefix)}
+            yield State(_join(state.where, prefix), edm_keys.to_adm(own))
     if rest or state.listed:
         yield State(state.where, rest, state.listed)
+
+
+def _prefixes(named: Mapping[str, Any], mark: str) -> list[str]:
+    """Return what stands before a key that networks of some kind have."""
+    return [key.removesuffix(mark) for key in named if key.endswith(mark)][:_MOST_NETWORKS]
 
 
 def below(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:

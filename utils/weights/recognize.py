@@ -21,17 +21,20 @@ _FAMILIES = (  # the first whose keys are all there; a dot at the end stands for
     ("adm_classifier", ("input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.")),
     ("ddib_mlp", ("time_embed.0.weight", "input_blocks.0.0.weight", "output_blocks.0.0.in_layers.2.weight")),
     ("ddpm_unet", ("temb.dense.0.weight", "conv_in.weight")),
+    ("edm2_unet", ("emb_noise.weight", "out_gain", "out_conv.weight")),
     ("lucidrains_unet", ("init_conv.weight", "time_mlp.1.weight", "mid_attn.mem_kv")),
     ("mixer", ("conv_in.weight", "blocks.0.patch_mixer.layers.0.weight")),
     ("ncsnpp", ("all_modules.0.W", "all_modules.3.weight")),
+    ("song_unet", ("map_layer0.weight", "map_layer1.weight", "enc.")),
     ("xyf_adagn", ("first_conv.weight", "down_blocks.0.0.adagn.gn.weight")),
     ("xyf_unet", ("first_conv.weight", "down_blocks.0.0.blk1.0.weight")),
     ("point_mlp", ("time_embed.0.weight", "input.weight", "blocks.0.0.weight")),
 )
+_PRECONDITIONED = {"EDMPrecond": "edm", "Precond": "edm", "VPPrecond": "vp", "VEPrecond": "ve"}
+"""Preconditioning in configs, by the class of NVlabs' programs around a network."""
 _STRANGERS = (
     ("a latent diffusion model, which works on codes instead of pixels", "model.diffusion_model."),
     ("a latent autoencoder, not a diffusion model", "encoder.down."),
-    ("a network of NVlabs/edm, whose kind is not among ours", "model.enc."),
     ("a LoRA, which changes another network; merge it first", ".lora_"),
 )
 
@@ -194,7 +197,7 @@ class Shelf:
                 yield path, self.shapes(config.model)
 
     def _tell_apart(self, checkpoint: Checkpoint, places: dict[Path, Candidate], hint: str) -> Path:
-        found = list(places)
+        found = self._made_alike(checkpoint, list(places))
         known = [path for path in found if hint and path == self._folder / f"{hint}.yaml"]
         if known:
             return known[0]
@@ -219,6 +222,17 @@ class Shelf:
         return plain[0] == plain[1] and dataclasses.replace(a, model=None) == dataclasses.replace(
             b, model=None
         )
+
+    def _made_alike(self, checkpoint: Checkpoint, found: list[Path]) -> list[Path]:
+        """Return the configs with what surrounds the network of a pickle, all for any other file."""
+        wanted = _PRECONDITIONED.get(checkpoint.made_by)
+        alike = [path for path in found if wanted in (None, self._configs[path].diffusion.preconditioning)]
+        if not alike:
+            raise ValueError(
+                f"{checkpoint.path}: its tensors are those of {_list(found)}, but it was made as "
+                f"{checkpoint.made_by}; write a config with preconditioning: {wanted}"
+            )
+        return alike
 
     def _has_noise_of(self, place: Candidate, path: Path) -> bool:
         sigmas, largest = place.named.get("sigmas"), self._configs[path].diffusion.sigma_max

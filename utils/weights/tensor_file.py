@@ -50,6 +50,8 @@ class TensorFile:
 
     Raises ValueError where it is of a kind that is not read, or is not all there.
     """
+    made_by: str | None = None
+    """Class of the network in a pickle of NVlabs, whose tensors do not tell what surrounds it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def open_tensors(path: Path) -> TensorFile:
             if sources.has_arrays(head):
                 return TensorFile(_read_arrays(path, file), lambda name, stored: stored)
             if sources.has_objects(head):
-                return TensorFile(_read_networks(file), partial(_store_described, path))
+                objects = sources.read_objects(file)
+                made_by = objects["ema"].class_name if "ema" in objects else None
+                return TensorFile(_networks_of(objects), partial(_store_described, path), made_by)
             is_archive = head.startswith(b"PK")
             # On the meta device a tensor is its shape and, since torch 2.11, its place in the file.
             content, records = _load(file, "meta" if is_archive else "cpu")
@@ -122,8 +126,8 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, _Described]:
     }
 
 
-def _read_networks(file: BinaryIO) -> dict[str, dict[str, _Described]]:
-    states = edm_networks.states_of(sources.read_objects(file))
+def _networks_of(objects: dict[str, sources.Record]) -> dict[str, dict[str, _Described]]:
+    states = edm_networks.states_of(objects)
     return {
         where: {
             key: _Described(placed.dtype, torch.Size(placed.shape), placed.strides, placed.start)

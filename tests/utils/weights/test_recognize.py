@@ -16,18 +16,20 @@ from models.point_mlp import PointMLPConfig
 from utils.config import load_config
 from utils.weights.checkpoint import Checkpoint, load_weights, open_checkpoint, read_weights, shapes_of
 from utils.weights.diffusers_keys import Structure, key_pairs
-from utils.weights.layout import State
+from utils.weights.layout import State, find_states
 from utils.weights.recognize import CONFIGS, Shelf, family, read_config, stranger
 from utils.weights.tensor_file import Stored
 
 ROOT = CONFIGS.parent
 MANIFESTS = json.loads(gzip.decompress((ROOT / "tests/golden/manifests/state_dicts.json.gz").read_bytes()))
+EDM = json.loads(gzip.decompress((ROOT / "tests/golden/manifests/edm_state_dicts.json.gz").read_bytes()))
 SHELF = Shelf(CONFIG_CLASSES, build_empty)
 
 
-def checkpoint(shapes, name="x.pt"):
+def checkpoint(shapes, name="x.pt", where="", made_by=None):
     named = {key: Stored(torch.Size(shape), None) for key, shape in shapes.items()}
-    return Checkpoint(Path(name), [State("", named)])
+    states = find_states({where: named} if where else named, None)
+    return Checkpoint(Path(name), states, made_by)
 
 
 def manifest(name):
@@ -41,6 +43,26 @@ def test_every_published_checkpoint_is_recognised_by_its_keys(name):
     assert MODELS[family(shapes)][0] is type(config.model)
     assert CONFIGS / f"{name}.yaml" in SHELF.matching(checkpoint(shapes))
     assert SHELF.find(checkpoint(shapes, f"{name}.pt"), name) == CONFIGS / f"{name}.yaml"
+
+
+@pytest.mark.parametrize("name", EDM["checkpoints"])
+def test_every_pickle_of_nvlabs_is_recognised_by_its_keys(name):
+    """Below ema, where their programs put a prefix before a network's own keys."""
+    prefix = "unet." if "/edm2/" in name else "model."
+    shapes = {prefix + key: shape for key, shape in EDM["state_dicts"][EDM["checkpoints"][name]]}
+    found = SHELF.find(checkpoint(shapes, f"{name.rpartition('/')[2]}-0134217-0.110.pkl", "ema"))
+    same = {"baseline-imagenet-64x64-cond-adm": "openai/guided-diffusion/64x64_diffusion"}
+    assert found in (CONFIGS / f"{name}.yaml", CONFIGS / f"{same.get(name.rpartition('/')[2])}.yaml")
+
+
+def test_what_surrounds_a_network_is_what_its_pickle_says():
+    """Its name and its tensors may be those of several configs."""
+    shapes = {f"model.{key}": shape for key, shape in EDM["state_dicts"]["edm-cifar10-32x32-uncond-vp"]}
+    for made_by in ("EDMPrecond", None):
+        found = SHELF.find(checkpoint(shapes, "network-snapshot.pkl", "ema", made_by))
+        assert found.stem == "edm-cifar10-32x32-uncond-vp"
+    with pytest.raises(ValueError, match="it was made as VPPrecond; write a config with preconditioning: vp"):
+        SHELF.find(checkpoint(shapes, "network-snapshot.pkl", "ema", "VPPrecond"))
 
 
 @pytest.mark.parametrize("config", [DDIBMLPConfig(), PointMLPConfig()])
@@ -142,7 +164,6 @@ def test_another_size_of_a_known_family_is_compared_with_the_nearest():
     ("key", "what"),
     [
         ("model.diffusion_model.input_blocks.0.0.weight", "a latent diffusion model"),
-        ("model.enc.64x64_conv.weight", "NVlabs/edm"),
         ("unet.mid.lora_A.weight", "a LoRA"),
         ("layer1.0.conv1.weight", "none of our families; its keys begin layer1.0.conv1.weight"),
     ],
