@@ -76,12 +76,15 @@ class Asked(NamedTuple):
 
 class _ListWeights(argparse.Action):
     def __init__(self, **options):
-        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+        super().__init__(nargs="?", metavar="TEXT", default=argparse.SUPPRESS, **options)
 
     def __call__(self, parser, namespace, values, option_string=None):
         from utils import sources
 
-        print(sources.table(getattr(namespace, "weights_dir", None)))
+        try:
+            command_line.show(sources.table(getattr(namespace, "weights_dir", None), values or "") + "\n")
+        except ValueError as error:
+            parser.error(str(error))
         parser.exit()
 
 
@@ -94,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser, *kinds: type, required: tuple[s
         for one in here:
             _add(group.add_argument, one, one.name in required)
         if title == "network":
-            say = "print the published names and which are on disk"
+            say = "print the published names, all or those with a text in them, and which are on disk"
             group.add_argument("--list_weights", action=_ListWeights, help=say)
 
 

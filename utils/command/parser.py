@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -100,12 +101,20 @@ class _Formatter(argparse.HelpFormatter):
         return flags if action.nargs == 0 else f"{flags} {self._format_args(action, action.metavar)}"
 
 
+def show(text: str) -> None:
+    """Print a text, of which whoever reads it may take only the beginning, as `head` does."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+
+
 class _Help(argparse.Action):
     def __init__(self, **options):
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
 
     def __call__(self, parser, namespace, values, option_string=None):
-        print(parser.show_help(everything=option_string == "--help_all"), end="")
+        show(parser.show_help(everything=option_string == "--help_all"))
         parser.exit()
 
 

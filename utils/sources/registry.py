@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from utils.quote import plain
+
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "weights" / "registry.yaml"
 _WIDTH = 80
@@ -61,6 +63,14 @@ class Entry:
     def config_path(self) -> Path | None:
         """The YAML file of the config."""
         return ROOT / "configs" / f"{self.config}.yaml" if self.config else None
+
+    @property
+    def pictures(self) -> str:
+        """What the network makes, by the first line of its config; empty where the weights are a folder."""
+        if self.config_path is None:
+            return ""
+        with self.config_path.open(encoding="utf-8") as file:
+            return file.readline().removeprefix("#").strip().removesuffix(".")
 
     def on_disk(self, folder: Path) -> Path | None:
         """Return the file where it is complete in the cache folder or comes with the project."""
@@ -126,15 +136,30 @@ def near_names(text: str, registry: dict[str, Entry]) -> list[str]:
     return list(dict.fromkeys(near))[:3]
 
 
-def table(weights_dir: Path | None = None) -> str:
-    """List the registry for a terminal, what is on disk first: size, licence, origin and hash of each."""
+def table(weights_dir: Path | None = None, wanted: str = "") -> str:
+    """List the registry for a terminal, what is on disk first: pictures, size, licence, origin, hash of each.
+
+    Args:
+        weights_dir: As for `cache_folder`.
+        wanted: A text that names or pictures must have, in any case.
+
+    Raises:
+        ValueError: None has it.
+    """
     folder = cache_folder(weights_dir)
     groups: dict[str, list[str]] = {title: [] for title in _GROUPS}
-    for entry in read_registry().values():
+    found = [entry for entry in read_registry().values() if _has(entry, wanted)]
+    if not found:
+        raise ValueError(f"--list_weights {plain(wanted)}: no published weights have it in their names")
+    for entry in found:
         path = entry.on_disk(folder)
         groups[_group(entry, path)] += _describe(entry, path)
     parts = ["\n".join([f"{title}:", *lines]) for title, lines in groups.items() if lines]
     return "\n\n".join([*parts, f"folder of downloaded weights: {folder}"])
+
+
+def _has(entry: Entry, wanted: str) -> bool:
+    return wanted.casefold() in f"{entry.name} {entry.pictures}".casefold()
 
 
 def _group(entry: Entry, path: Path | None) -> str:
@@ -151,10 +176,11 @@ def _describe(entry: Entry, path: Path | None) -> list[str]:
     facts = [f"{size / 1e6:,.0f} MB" if size else "", f"licence {entry.licence}"]
     origin = [_describe_origin(entry), _describe_hash(entry)]
     known, whence = (", ".join(filter(None, part)) for part in (facts, origin))
+    about = [entry.pictures] if entry.pictures else []
     for lines in ([f"{entry.name}  {known}, {whence}"], [f"{entry.name}  {known}", whence]):
         if len(lines[0]) <= _WIDTH:
-            return [lines[0], *_indent(lines[1:])]
-    return [entry.name, *_indent([known, whence])]
+            return [lines[0], *_indent([*about, *lines[1:]])]
+    return [entry.name, *_indent([*about, known, whence])]
 
 
 def _indent(lines: list[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """The registry of published weights: complete, in order, and as the configs say."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,9 +123,15 @@ def test_the_table_shows_what_is_on_disk_first(tmp_path, capsys):
     entry = REGISTRY["openai/guided-diffusion/256x256_diffusion_uncond"]
     found = groups(table(tmp_path))
     assert next(iter(found)) == "on disk"
-    assert found["on disk"] == {"demo/fruits64": ["demo/fruits64  17 MB, licence MIT, this project"]}
+    assert found["on disk"] == {
+        "demo/fruits64": [
+            "demo/fruits64  17 MB, licence MIT, this project",
+            "    The demo: 16 kinds of fruit, 64x64, trained by tools/demo/train_shipped.py",
+        ]
+    }
     assert found["downloaded when first used"][entry.name] == [
         f"{entry.name}  2,211 MB, licence MIT",
+        "    ImageNet 256x256, unconditional",
         "    openaipublic.blob.core.windows.net, sha256",
     ]
     (tmp_path / entry.file).write_bytes(b"too short")
@@ -143,12 +151,42 @@ def test_the_table_has_every_entry_once_and_fits_a_terminal(tmp_path):
     names = [name for entries in found.values() for name in entries]
     assert sorted(names) == sorted(REGISTRY)
     assert max(map(len, text.splitlines()[:-1])) <= 80
-    assert {len(lines) for entries in found.values() for lines in entries.values()} == {1, 2}
+    assert {len(lines) for entries in found.values() for lines in entries.values()} == {1, 2, 3, 4}
     by_hand = found["to be fetched by hand, from the page given"]
     for name, lines in by_hand.items():
         assert REGISTRY[name].page in " ".join(lines).split()  # whole, to be copied
     hub = found["downloaded when first used, unless the hub's cache has them"]
     assert set(hub) == {name for name in REGISTRY if name.startswith("google/")}
+
+
+@pytest.mark.parametrize("wanted", ["lsun_cat", "LSUN cat 256", "church", "512"])
+def test_the_table_of_some(capsys, wanted):
+    with pytest.raises(SystemExit) as caught:
+        sample_sdedit.main(["--list_weights", wanted])
+    assert caught.value.code == 0
+    found = [name for entries in groups(capsys.readouterr().out).values() for name in entries]
+    assert 0 < len(found) < len(REGISTRY) / 4
+    for name in found:
+        assert wanted.lower() in f"{name} {REGISTRY[name].pictures}".lower()
+
+
+@pytest.mark.parametrize("flag", ["--list_weights", "--help_all"])
+def test_whoever_reads_may_stop(flag):
+    """As `head` does, which closes the pipe."""
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} sample_sdedit.py {flag} | head -n 1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_table_of_none_is_a_mistake(capsys):
+    with pytest.raises(SystemExit) as caught:
+        sample_sdedit.main(["--list_weights", "unicorns"])
+    assert caught.value.code == 2
+    assert "--list_weights unicorns: no published weights" in capsys.readouterr().err
 
 
 def test_a_very_long_entry_is_folded(tmp_path):
