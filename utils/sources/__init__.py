@@ -6,7 +6,7 @@ imports torch, so that a misspelt name is answered at once.
 
 from utils.sources.edm_pickle import Placed, Record, has_objects, read_objects
 from utils.sources.numpy_arrays import Array, has_arrays, read_arrays
-from utils.sources.registry import table
+from utils.sources.registry import Entry, read_registry, table
 from utils.sources.source import Source, parse
 from utils.sources.weight_formats import (
     check_regular,
@@ -18,6 +18,7 @@ from utils.sources.weight_formats import (
 
 __all__ = [
     "Array",
+    "Entry",
     "Placed",
     "Record",
     "Source",
@@ -30,6 +31,7 @@ __all__ = [
     "read_arrays",
     "read_header",
     "read_objects",
+    "read_registry",
     "refuse_start",
     "table",
 ]
