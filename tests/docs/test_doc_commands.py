@@ -93,7 +93,7 @@ NOT_RUN = {
     "python -m tools.studies.compare_translations": _PHOTOS,
     "python -m tools.demo.judge": _PHOTOS,
     "unzip painting.zip": "what the page saved; tests/browser/test_paint_page.py saves and opens one",
-    "python -m tools.check_published": "fetches; tests/tools/test_check_published.py runs it on small networks",
+    "python -m tools.check_published": "fetches; tests/tools/test_check_published.py runs it on small ones",
     "python -m tools.studies.list_published": "tests/tools/studies/test_list_published.py compares its rows",
     "ssh -L": "needs another machine",
     "head=$(scontrol": "needs SLURM",
