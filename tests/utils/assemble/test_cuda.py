@@ -29,12 +29,26 @@ CATS_AND_DOGS = {"a.png": "cat", "b.png": "dog"}
 WITH_CLASSES = {**MODEL, "image_size": 8, "channel_mult": [1], "attention_resolutions": [], "out_channels": 6}
 WITHOUT = {key: value for key, value in WITH_CLASSES.items() if key != "num_classes"}
 VP, VE = CONFIG["diffusion"], {"process": "ve", "sigma_min": 0.01, "sigma_max": 20.0}
+EDM = {"process": "edm", "num_timesteps": 40, "sigma_min": 0.002, "sigma_max": 80.0, "prediction": "x0"}
+OF_SIGMA = {
+    "edm": {**EDM, "preconditioning": "edm"},
+    "consistency": {**EDM, "preconditioning": "consistency"},
+    "vp_sde": {
+        **{"process": "vp_sde", "num_timesteps": 40, "beta": 1.0, "t_min": 0.01, "t_max": 10.0},
+        **{"prediction": "score", "clip": None, "image_range": [0.0, 10.0]},
+    },
+}
+_MAIN = {"name": "adm", **WITH_CLASSES}
 SCORES = {key: WITHOUT[key] for key in ("image_size", "model_channels", "channel_mult", "num_res_blocks")}
 SCORES |= {"attention_resolutions": [], "num_scales": 100}
 CONFIGS = {
     "main": {**CONFIG, "model": {"name": "adm", **WITH_CLASSES}},
     "other": {"model": {"name": "adm", **WITHOUT}, "diffusion": VP},
     "ve": {**CONFIG, "model": {"name": "adm", **WITH_CLASSES}, "diffusion": VP | VE},
+    **{
+        name: {**CONFIG, "model": {"name": "adm", **WITH_CLASSES}, "diffusion": x}
+        for name, x in OF_SIGMA.items()
+    },
     "scores": {
         "model": {"name": "ncsnpp", **SCORES},
         "diffusion": VE | {"num_timesteps": 100, "prediction": "score"},
@@ -116,7 +130,8 @@ def files(tmp_path_factory) -> dict[str, Files]:
     for name, config in CONFIGS.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     found = {name: Files(folder / f"{name}.yaml", folder / f"{name}.pt") for name in CONFIGS}
-    return found | {"ve": Files(found["ve"].config, found["main"].weights), "away": found["other"]}
+    of_main = {name: Files(found[name].config, found["main"].weights) for name in ("ve", *OF_SIGMA)}
+    return found | of_main | {"away": found["other"]}
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +253,15 @@ def test_ve_waits_at_most_once(trial, main, events):
     check(trial, trial.edit(main=main, respace_steps=2, edit_steps=(2,), corrector_steps=2))
     assert trial.log.events == events
     assert trial.num_calls == 6
+
+
+@in_each_precision
+@pytest.mark.parametrize(("main", "num_calls"), [("edm", 5), ("consistency", 3), ("vp_sde", 5)])
+def test_a_network_of_sigma_waits_for_nothing(trial, main, num_calls):
+    """By the samplers that such networks imply; of Heun the last step makes one call."""
+    check(trial, trial.edit(CATS_AND_DOGS, ("mask",), main=main, respace_steps=3, edit_steps=(3,)))
+    assert trial.log.events == {(0, UPLOAD): 1}
+    assert trial.num_calls == num_calls
 
 
 SOLVERS = {
