@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def model_config(name: str):
     return MODELS[fields.pop("name")][0](**fields)
 
 
+@cache
 def tensors(name: str) -> list[list]:
     with torch.device("meta"):
         network = build_model(model_config(name))
