@@ -167,7 +167,7 @@ def test_galaxies_differ_in_their_size_alone(name, size):
     assert raw["model"] == {"name": "mixer", "image_size": size}
     assert raw["diffusion"] == {
         **{"process": "vp_sde", "num_timesteps": 1000, "beta": 1, "t_min": 0.001, "t_max": 10},
-        **{"prediction": "score", "clip": None, "image_range": [0, 10]},
+        **{"prediction": "score", "clip": None, "image_range": [-1, 17]},
     }
 
 
