@@ -53,6 +53,10 @@ class Entry:
     mirrors: tuple[Mirror, ...] = ()
     page: str | None = None
     """Where a person finds the file, if no address leads to it."""
+    package: str | None = None
+    """Name of a wheel that the file is published in as well."""
+    member: str | None = None
+    """Place of the file in the package."""
     size: int | None = None
     """Bytes."""
     licence: str = field()
@@ -73,11 +77,25 @@ class Entry:
             return file.readline().removeprefix("#").strip().removesuffix(".")
 
     def on_disk(self, folder: Path) -> Path | None:
-        """Return the file where it is complete in the cache folder or comes with the project."""
-        for path in (folder / self.file, ROOT / "weights" / self.file) if self.file else ():
+        """Return the file where it is complete: in the cache folder, with the project or unpacked."""
+        places = (folder / self.file, ROOT / "weights" / self.file) if self.file else ()
+        if self.member:
+            name = Path(self.member)
+            places += (folder / name, name, Path(name.name))
+        for path in places:
             if path.is_file() and self.size in (None, path.stat().st_size):
                 return path
         return None
+
+    def packed(self, folder: Path) -> Path | None:
+        """Return the wheel that holds the file, where it lies in the cache folder or the current one."""
+        places = (folder / self.package, Path(self.package)) if self.package else ()
+        return next((path for path in places if path.is_file()), None)
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the file, where its owner published it."""
+        return next((mirror.sha256 for mirror in self.mirrors if mirror.confirmed), None)
 
 
 def cache_folder(weights_dir: Path | None = None) -> Path:
@@ -152,7 +170,7 @@ def table(weights_dir: Path | None = None, wanted: str = "") -> str:
     if not found:
         raise ValueError(f"--list_weights {plain(wanted)}: no published weights have it in their names")
     for entry in found:
-        path = entry.on_disk(folder)
+        path = entry.on_disk(folder) or entry.packed(folder)
         groups[_group(entry, path)] += _describe(entry, path)
     parts = ["\n".join([f"{title}:", *lines]) for title, lines in groups.items() if lines]
     return "\n\n".join([*parts, f"folder of downloaded weights: {folder}"])
@@ -172,7 +190,7 @@ def _group(entry: Entry, path: Path | None) -> str:
 
 def _describe(entry: Entry, path: Path | None) -> list[str]:
     """Return the lines of an entry: one, or where that is too long others, indented, below its name."""
-    size = path.stat().st_size if path else entry.size
+    size = entry.size or (path.stat().st_size if path else None)  # a wheel holds more than the file
     facts = [f"{size / 1e6:,.0f} MB" if size else "", f"licence {entry.licence}"]
     origin = [_describe_origin(entry), _describe_hash(entry)]
     known, whence = (", ".join(filter(None, part)) for part in (facts, origin))

