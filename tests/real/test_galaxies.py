@@ -101,7 +101,7 @@ def test_edits_approach_the_images_of_the_model(place, drawn):
     (Song et al. 2021, arXiv:2101.09258). At sigma 1 of its units it sees shapes, not the steps of 8 bits. The
     second measure is none of its own: all galaxies of HSC have nearly the same brightest pixel, and these
     paintings another. Measured, at sigma0 0, 0.1, 0.3, 1 and 2: losses 0.184, 0.166, 0.149, 0.130 and 0.127,
-    those of the model's own galaxies 0.083; brightest pixels 6.0, 7.2, 8.0, 8.3 and 8.3, theirs 8.3.
+    those of the model's own galaxies 0.084; brightest pixels 6.0, 7.2, 8.0, 8.3 and 8.3, theirs 8.3.
     """
     write(place / "paintings", np.stack([ellipse(*e) for e in [(16, 7, -0.5), (12, 10, 0), (20, 5, 0.7)]]))
     words = ("--weights", HSC, "--respace_steps", 40, "--sampler", "ddpm")
@@ -114,7 +114,7 @@ def test_edits_approach_the_images_of_the_model(place, drawn):
     assert losses[-2] - goal < 0.65 * (losses[0] - goal)  # measured 0.46
     gaps = np.abs(np.subtract(peaks, peak))
     assert (gaps[1:3] < gaps[:2]).all()
-    assert max(gaps[3:]) < 0.3  # measured 0.03
+    assert max(gaps[3:]) < 0.3  # measured 0.04
 
 
 @pytest.fixture(scope="module")
@@ -170,15 +170,15 @@ def turned(flux: np.ndarray, y: int, x: int) -> np.ndarray:
 def test_ztf_to_hsc_looks_like_hsc(place, drawn, grainy):
     """ZTF blurs: its galaxies are compact and round where HSC sees arms and clumps.
 
-    Measured, from ZTF's to the results, those of HSC last: concentration 0.88, 0.72 and 0.60, asymmetry 0.17,
-    0.21 and 0.33, brightest pixel 16.0, 8.4 and 8.3. With as few galaxies the last two shares of the way
-    are rough: asymmetries of HSC's scatter by 0.17.
+    Measured, from ZTF's to the results, those of HSC last: concentration 0.88, 0.70 and 0.61, asymmetry 0.17,
+    0.24 and 0.33, brightest pixel 16.0, 8.3 and 8.3. Of so few galaxies the shares of the way are rough, as
+    asymmetries of HSC's scatter by 0.17: other draws gave 0.59 and 0.29.
     """
     found = translate(place, HSC)
-    for measure, least in ((concentration, 0.35), (asymmetry, 0.1)):  # of the way: measured 0.59 and 0.29
+    for measure, least in ((concentration, 0.35), (asymmetry, 0.1)):  # of the way: measured 0.67 and 0.45
         before, after, goal = (
             np.mean([measure(x) for x in images]) for images in (grainy, found, drawn[HSC])
         )
         assert (after - before) / (goal - before) > least, measure.__name__
     brightest = found.max((1, 2))
-    assert 7.5 < brightest.min() < brightest.max() < 9.5  # measured 8.2 and 9.0
+    assert 7 < brightest.min() < brightest.max() < 9.5  # measured 7.8 and 8.7
