@@ -112,12 +112,13 @@ def make_schedule(
     'linear' network with T other than 1000, both ends are 1000 / T times 1e-4 and 0.02, and its
     config says so. `quad` is linear in sqrt(beta) and is elsewhere also called scaled_linear.
     `const` is beta_end throughout, whatever beta_start. `cosine` is that of Nichol & Dhariwal
-    (2021, eq. 17), with betas up to 0.999.
+    (2021, eq. 17), with betas up to 0.999. `sigmoid` is that of Jabri et al. (2022) with start -3,
+    end 3 and tau 1, as denoising-diffusion-pytorch has it, likewise up to 0.999.
 
     Args:
-        name: linear, quad, const or cosine.
+        name: linear, quad, const, cosine or sigmoid.
         num_timesteps: T, at least 1.
-        beta_start: First beta, between 0 and 1; for all but cosine.
+        beta_start: First beta, between 0 and 1; for all but cosine and sigmoid.
         beta_end: Last beta, likewise.
 
     Returns:
@@ -126,14 +127,14 @@ def make_schedule(
     Raises:
         ValueError: An unknown name, no timesteps, or ends that are missing, unwanted or out of range.
     """
-    if name not in ("cosine", *_BETAS):
-        raise ValueError(f"unknown schedule {name!r}, choose one of {', '.join(_BETAS)}, cosine")
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}, choose one of {', '.join(SCHEDULES)}")
     if num_timesteps < 1:
         raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
-    if name == "cosine":
+    if name in _OF_LENGTH:
         if (beta_start, beta_end) != (None, None):
-            raise ValueError("the cosine schedule takes no beta_start and beta_end; remove them")
-        return NoiseSchedule(_cosine(num_timesteps))
+            raise ValueError(f"the {name} schedule takes no beta_start and beta_end; remove them")
+        return NoiseSchedule(_OF_LENGTH[name](num_timesteps))
     if beta_start is None or beta_end is None:
         raise ValueError(
             f"the {name} schedule needs beta_start and beta_end, got {beta_start} and {beta_end}"
@@ -157,8 +158,23 @@ def _const(num_timesteps: int, beta_start: float, beta_end: float) -> Tensor:
 
 def _cosine(num_timesteps: int) -> Tensor:
     u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
-    alphas_cumprod = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return _betas_of(torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2)
+
+
+def _sigmoid(num_timesteps: int) -> Tensor:
+    u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    # the package rounds the ends to float32, which moves the last beta but one by 1e-5 of itself
+    first, last = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid().float().tolist()
+    alphas_cumprod = (last - (6 * u - 3).sigmoid()) / (last - first)
+    return _betas_of(alphas_cumprod)
+
+
+def _betas_of(alphas_cumprod: Tensor) -> Tensor:
+    """Return what each of T timesteps adds, at most 0.999, of T + 1 values from u = 0."""
     return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
 
 
 _BETAS = {"linear": _linear, "quad": _quad, "const": _const}
+_OF_LENGTH = {"cosine": _cosine, "sigmoid": _sigmoid}
+SCHEDULES = (*_BETAS, *_OF_LENGTH)
+"""Names that `make_schedule` takes, of which the last two have no ends to choose."""

@@ -25,10 +25,10 @@ class DiffusionConfig:
     edm, of consistency models too, know any sigma, and those of vp_sde any t."""
     num_timesteps: int
     schedule: str | None = None
-    """linear, quad, const or cosine: what a vp network was trained with, or a ve one of no scores."""
+    """linear, quad, const, cosine or sigmoid: of a vp network, or of a ve one of no scores."""
     beta_start: float | None = None
     beta_end: float | None = None
-    """First and last beta; every schedule but cosine needs both."""
+    """First and last beta; every schedule but cosine and sigmoid needs both."""
     trained_betas: tuple[float, ...] | None = None
     """All betas of a vp network, in place of a schedule's name."""
     rescale_betas_zero_snr: bool = False
@@ -103,5 +103,5 @@ class DiffusionConfig:
         if self.process in ("vp", "ve") and (self.prediction == "score") != without:
             raise ValueError(
                 f"prediction {self.prediction} with schedule {self.schedule}: a network of scores has no "
-                "schedule, every other has one of linear, quad, const, cosine"
+                "schedule, every other has one of linear, quad, const, cosine, sigmoid"
             )

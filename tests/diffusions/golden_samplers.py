@@ -45,6 +45,11 @@ def read_schedules() -> dict[str, Tensor]:
 
 
 @cache
+def read_lucidrains_schedules() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "schedules" / "lucidrains.safetensors")
+
+
+@cache
 def read_ve_schedules() -> dict[str, Tensor]:
     return load_file(GOLDEN / "schedules" / "ve_sde.safetensors")
 
