@@ -176,5 +176,5 @@ def _betas_of(alphas_cumprod: Tensor) -> Tensor:
 
 _BETAS = {"linear": _linear, "quad": _quad, "const": _const}
 _OF_LENGTH = {"cosine": _cosine, "sigmoid": _sigmoid}
-SCHEDULES = (*_BETAS, *_OF_LENGTH)
-"""Names that `make_schedule` takes, of which the last two have no ends to choose."""
+WITH_ENDS, SCHEDULES = tuple(_BETAS), (*_BETAS, *_OF_LENGTH)
+"""Names that `make_schedule` takes: those that need beta_start and beta_end, and all."""

@@ -27,7 +27,7 @@ ALLOWED = {
 }
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-TOOLS = {"paint": set(), "demo": set(), "evaluation": {"demo"}, "studies": {"demo"}}
+TOOLS = {"paint": set(), "demo": set(), "description": set(), "evaluation": {"demo"}, "studies": {"demo"}}
 """The rooms of tools/, and which others each builds on."""
 
 

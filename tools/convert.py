@@ -8,6 +8,7 @@ diffusers loads. A pickle of NVlabs/edm that no config fits is written under its
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # python tools/convert.py, in place of python -m tools.convert
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -129,14 +130,19 @@ def write_config(path: Path, config: Config) -> None:
     """
     if path.exists():
         raise ValueError(f"{path}: is there already, and the config of the weights would go there")
-    sections = {"model": {"name": family_of(config)}, "diffusion": {}}
+    text = "# Written by tools/convert.py. Weights: the file of this name beside it.\n"
+    write_atomically(path, (text + yaml.safe_dump(sections_of(config), sort_keys=False)).encode())
+
+
+def sections_of(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the sections model and diffusion as YAML has them, without what are their defaults."""
+    sections: dict[str, dict[str, Any]] = {"model": {"name": family_of(config)}, "diffusion": {}}
     for name, section in sections.items():
         for key, field in getattr(config, name).__dataclass_fields__.items():
             value = getattr(getattr(config, name), key)
             if value != field.default:
                 section[key] = list(value) if isinstance(value, tuple) else value
-    text = "# Written by tools/convert.py. Weights: the file of this name beside it.\n"
-    write_atomically(path, (text + yaml.safe_dump(sections, sort_keys=False)).encode())
+    return sections
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ import yaml
 import sample_ddib
 import sample_sdedit
 from diffusions import make_schedule
-from models import build_model
+from models import CONFIG_CLASSES, build_model
 from models.lucidrains_unet import LucidrainsUNetConfig
 from tests.commands.command_case import result_bytes
 from tests.commands.test_run import NAMES, pixels
 from tests.models.golden_nets import FOLDER
+from tools.describe import describe
+from utils.config import load_config
 
 FIELDS = {"image_size": 16, "model_channels": 8, "channel_mult": [1, 2], "attention_resolutions": [8]}
 DIFFUSION = {"num_timesteps": 50, "schedule": "sigmoid", "prediction": "v"}
@@ -27,6 +29,7 @@ def buffers(num_timesteps: int) -> dict[str, torch.Tensor]:
     assert len(names) == 13
     schedule = make_schedule("sigmoid", num_timesteps)
     own = {"betas": schedule.betas, "alphas_cumprod": schedule.alphas_cumprod}
+    own["loss_weight"] = schedule.alphas_cumprod  # of a network that predicts v
     return {name: own.get(name, torch.ones(num_timesteps)).float() for name in names}
 
 
@@ -64,6 +67,13 @@ def test_both_commands_run_it(own, tmp_path, capfd):
     words = [*own.words(tmp_path / "to"), "--config_B", str(own.config), "--weights_B", str(own.weights)]
     assert sample_ddib.main([*words, *STEPS]) == 0
     assert sorted(result_bytes(tmp_path / "to")) == NAMES
+
+
+def test_the_tool_writes_the_config(own, tmp_path):
+    by_hand = load_config(own.config, CONFIG_CLASSES)
+    own.config.write_text(describe(own.weights, 16))
+    assert load_config(own.config, CONFIG_CLASSES) == by_hand
+    assert "  schedule: sigmoid\n  prediction: v\n" in own.config.read_text()
 
 
 @pytest.mark.parametrize(

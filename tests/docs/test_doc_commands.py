@@ -50,6 +50,7 @@ STAND_INS = {
 
 OF_MODULE = {
     "tools.convert": {"SOURCE": "both.pt", "TARGET": "out/w.safetensors", "NAME": "ema.unet_cond"},
+    "tools.describe": {"FILE": WEIGHTS, "N": "64"},
     "tools.studies.transfer_colors": {
         "SOURCE": "assets/fruits/lemon/0.png",
         "REFERENCE": "assets/strokes/kiwi.png",

@@ -1,18 +1,30 @@
 """From a file or folder of weights to a config and a state dict, without running a line of it."""
 
-from utils.weights.checkpoint import Checkpoint, check_fits, load_weights, open_checkpoint, read_weights
+from utils.weights.checkpoint import (
+    Checkpoint,
+    check_fits,
+    describe_mismatch,
+    is_of_schedule,
+    load_weights,
+    open_checkpoint,
+    read_weights,
+)
 from utils.weights.diffusers_folder import find_weights
 from utils.weights.diffusers_writer import write_folder
 from utils.weights.edm_networks import describe_pickle
-from utils.weights.recognize import Shelf, read_config
+from utils.weights.recognize import CONFIGS, Shelf, known_networks, read_config
 from utils.weights.tensor_file import load_tensors
 
 __all__ = [
+    "CONFIGS",
     "Checkpoint",
     "Shelf",
     "check_fits",
+    "describe_mismatch",
     "describe_pickle",
     "find_weights",
+    "is_of_schedule",
+    "known_networks",
     "load_tensors",
     "load_weights",
     "open_checkpoint",

@@ -238,17 +238,33 @@ def _check_schedule(path: Path, chosen: Candidate, alphas_cumprod: Tensor | None
     """Refuse weights that say that they were trained on another schedule."""
     if alphas_cumprod is None:
         return
-    before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
-    wanted = {"alphas_cumprod": alphas_cumprod, "betas": 1 - alphas_cumprod / before}
     for name, stored in chosen.schedule.items():
-        found = stored.read()
-        if found.shape == wanted[name].shape and _are_close(found.double(), wanted[name]):
+        found, wanted = stored.read(), _tables(alphas_cumprod)[name]
+        if is_of_schedule(name, found, alphas_cumprod):
             continue
         raise ValueError(
             f"{path}: its {name} are of another schedule than the config's: {_ends(found)} in the file, "
-            f"{_ends(wanted[name])} by the config; change schedule, num_timesteps, beta_start and beta_end "
-            "below diffusion in the config to those of the training"
+            f"{_ends(wanted)} by the config; change schedule, num_timesteps, beta_start "
+            "and beta_end below diffusion in the config to those of the training: python -m tools.describe "
+            "FILE prints them"
         )
+
+
+def is_of_schedule(name: str, found: Tensor, alphas_cumprod: Tensor) -> bool:
+    """Whether a table of a file, betas or alphas_cumprod, is that of a schedule, as near as files hold it.
+
+    Args:
+        name: What it is called.
+        found: The table, [T].
+        alphas_cumprod: Of the schedule, float64 [T].
+    """
+    wanted = _tables(alphas_cumprod)[name]
+    return found.shape == wanted.shape and _are_close(found.double(), wanted)
+
+
+def _tables(alphas_cumprod: Tensor) -> dict[str, Tensor]:
+    before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+    return {"alphas_cumprod": alphas_cumprod, "betas": 1 - alphas_cumprod / before}
 
 
 def _are_close(found: Tensor, wanted: Tensor) -> bool:

@@ -32,6 +32,8 @@ _FAMILIES = (  # the first whose keys are all there; a dot at the end stands for
 )
 _PRECONDITIONED = {"EDMPrecond": "edm", "Precond": "edm", "VPPrecond": "vp", "VEPrecond": "ve"}
 """Preconditioning in configs, by the class of NVlabs' programs around a network."""
+_TOOL = "python -m tools.describe FILE"
+_WRITE = f"write a config for them: {_TOOL} prints one"
 _STRANGERS = (
     ("a latent diffusion model, which works on codes instead of pixels", "model.diffusion_model."),
     ("a latent autoencoder, not a diffusion model", "encoder.down."),
@@ -82,6 +84,11 @@ def stranger(keys: Iterable[str]) -> str:
             return what
     first = ", ".join(plain(key, 60) for key in keys[:3])
     return f"a network of none of our families; its keys begin {first}" if keys else "nothing"
+
+
+def known_networks(checkpoint: Checkpoint) -> list[tuple[str, dict[str, torch.Size]]]:
+    """Return what in a checkpoint may be networks of our families: family and shapes, the likeliest first."""
+    return [(name, shapes_of(view)) for view in checkpoint.views() if (name := family(view))]
 
 
 class Shelf:
@@ -164,9 +171,9 @@ class Shelf:
             )
         if found:
             return f"they are of {_list([*found])}; give it with -c, or leave -c out"
-        views = checkpoint.views()
-        known = [(name, shapes_of(view)) for view in views if (name := family(view))]
+        known = known_networks(checkpoint)
         if not known:
+            views = checkpoint.views()
             return f"they are {stranger(views[0])}" if views else "a list of tensors that fits no config"
         return self._nearest(*known[0], given)
 
@@ -174,16 +181,16 @@ class Shelf:
         """Say how weights of a known family differ from every config."""
         candidates = list(self._all(name))
         if not candidates:
-            return f"they are of a network of the family {name}, for which there are no configs"
+            return f"they are of a network of the family {name}, for which there are no configs; {_WRITE}"
         path, shapes = min(candidates, key=lambda pair: _distance(own, pair[1]))
         if given is not None and _distance(own, given) < 1:
-            return f"they are of the family {name}; change in the config what these tensors tell"
+            return f"they are of the family {name}; change in the config what these tensors tell ({_TOOL})"
         if given is not None:
             return f"they are of the family {name}; the nearest config is {path}, not the given one"
         differences = "\n".join(describe_mismatch(own, shapes))
         return (
             f"they are of the family {name}, but of another size than every config; the nearest is {path}:\n"
-            + (differences + "\nwrite a config for them")
+            + (differences + f"\n{_WRITE}")
         )
 
     def _all(self, name: str = "") -> Iterable[tuple[Path, dict[str, torch.Size]]]:

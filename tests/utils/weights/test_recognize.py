@@ -72,7 +72,7 @@ def test_networks_of_points_are_recognised_but_have_no_configs(config):
     found = checkpoint({key: tensor.shape for key, tensor in state.items()})
     assert MODELS[family(found.views()[0])][0] is type(config)
     with pytest.raises(
-        ValueError, match=f"of the family {family(found.views()[0])}, for which there are no configs"
+        ValueError, match=f"of the family {family(found.views()[0])}, for which there are no configs; write"
     ):
         SHELF.find(found)
 
@@ -158,6 +158,7 @@ def test_another_size_of_a_known_family_is_compared_with_the_nearest():
     assert "conv_in.weight is [128, 1, 3, 3] in the file and [128, 3, 3, 3] in the network" in str(
         caught.value
     )
+    assert str(caught.value).endswith("write a config for them: python -m tools.describe FILE prints one")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,9 @@ def test_one_wrong_number_of_an_own_config_is_said_first():
     right = dataclasses.replace(demo, num_res_blocks=demo.num_res_blocks + 1)
     own = checkpoint(SHELF.shapes(right))
     wrong = dataclasses.replace(right, out_channels=6)
-    with pytest.raises(ValueError, match=r"what these tensors tell\n  other shape: out\.2\.weight") as caught:
+    with pytest.raises(
+        ValueError, match=r"what these tensors tell \(python .*\n  other shape: out\.2\.weight"
+    ) as caught:
         read_weights(own, SHELF.shapes(wrong), SHELF.describe)
     assert "nearest" not in str(caught.value)
     other = load_config(CONFIGS / "pesser/pytorch_diffusion/cifar10.yaml", CONFIG_CLASSES).model
