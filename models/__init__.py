@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
 from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
+from models.diffusers_unet import DiffusersUNet, DiffusersUNetConfig
 from models.edm2_unet import EDM2UNet, EDM2UNetConfig
 from models.lucidrains_unet import LucidrainsUNet, LucidrainsUNetConfig
 from models.mixer import Mixer, MixerConfig
@@ -24,6 +25,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm_classifier": (ADMClassifierConfig, ADMClassifier),
     "ddib_mlp": (DDIBMLPConfig, DDIBMLP),
     "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
+    "diffusers_unet": (DiffusersUNetConfig, DiffusersUNet),
     "edm2_unet": (EDM2UNetConfig, EDM2UNet),
     "lucidrains_unet": (LucidrainsUNetConfig, LucidrainsUNet),
     "mixer": (MixerConfig, Mixer),

@@ -20,7 +20,7 @@ BELOW = {"command": {"sources"}}
 """Flats that may import less: the command line answers before torch is there."""
 ALLOWED = {
     "diffusions": {"diffusions", "torch"},
-    "models": {"models", "torch"},
+    "models": {"models", "torch", "diffusers"},
     "utils": {"utils", *THIRD_PARTY},
     **{f"utils/{flat}": {"utils", *THIRD_PARTY} for flat in FLOORS[:-1]},
     "utils/assemble": {"diffusions", "models", "utils", "torch", "PIL"},
@@ -63,6 +63,13 @@ def floors(path: Path) -> set[str]:
 def test_rooms_import_only_what_they_may(room):
     for path in sources(room):
         assert imports(path) <= ALLOWED[room] | set(sys.stdlib_module_names), path
+
+
+def test_diffusers_is_imported_by_its_own_network_alone_and_not_before_it_is_built():
+    users = [path for path in sources("models") if "diffusers" in imports(path)]
+    assert [path.name for path in users] == ["diffusers_unet.py"]
+    assert "\n            from diffusers import " in users[0].read_text()
+    assert "\nfrom diffusers" not in users[0].read_text()
 
 
 def test_every_file_of_utils_has_its_floor():

@@ -194,8 +194,8 @@ def test_every_config_is_accounted_for():
 
 
 def test_names_of_the_networks():
-    images = ["adm", "adm_classifier", "ddpm_unet", "edm2_unet", "lucidrains_unet", "mixer", "ncsnpp"]
-    images += ["song_unet", "xyf_unet", "xyf_adagn"]
+    images = ["adm", "adm_classifier", "ddpm_unet", "diffusers_unet", "edm2_unet", "lucidrains_unet"]
+    images += ["mixer", "ncsnpp", "song_unet", "xyf_unet", "xyf_adagn"]
     assert set(MODELS) == {*images, "ddib_mlp", "point_mlp"}
     assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
     for name, (config_class, _) in MODELS.items():

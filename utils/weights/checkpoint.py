@@ -1,7 +1,7 @@
 """Published weight files and folders to state dicts, safely: nothing in a file is ever executed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Checkpoint:
     """In the order of the file."""
     made_by: str | None = None
     """See `TensorFile.made_by`."""
+    saved: list[State] = field(default_factory=list)
+    """The same under the names of diffusers, where it has those."""
 
     @property
     def has_names(self) -> bool:
@@ -70,7 +72,12 @@ class Checkpoint:
         return Checkpoint(self.path, found, self.made_by)
 
     def _complete(self, expected: Shapes) -> list[State]:
-        """Add the noise levels that folders of diffusers leave out and the network does not read."""
+        """Return the states with the names that a network has.
+
+        Of ours, those of folders of diffusers lack noise levels, which the network does not read.
+        """
+        if diffusers_folder.has_names_of_diffusers(expected):
+            return self.saved or self.states
         if not self.path.is_dir() or "sigmas" not in expected:
             return self.states
         levels = diffusers_folder.noise_levels(self.path, expected["sigmas"])
@@ -103,7 +110,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{file}: holds no state dict; found {_outline(opened.content)}")
     if len(states) == 1 and isinstance(opened.content, dict):
         _check_any_readable(opened)  # said before it is asked of which network they are
-    return Checkpoint(path, states, opened.made_by)
+    saved = [layout.modern(state) for state in states]
+    return Checkpoint(path, layout.to_published(states), opened.made_by, saved)
 
 
 def _check_any_readable(opened: TensorFile) -> None:

@@ -1,5 +1,6 @@
-"""Folders of diffusers that hold a UNet2DModel of the google/ddpm-* or google/ncsnpp-* kind: read."""
+"""Folders of diffusers that hold a UNet2DModel: read."""
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.config import Config, DiffusionConfig, build_section
+from utils.log import once
 from utils.quote import plain, quote
 from utils.weights.diffusers_keys import Structure, key_pairs, modern
 from utils.weights.diffusers_scheduler import read_clip, say_unused
@@ -48,6 +50,9 @@ _DEFAULTS = {  # of UNet2DModel, for fields that a config.json leaves out
     "class_embed_type": None,
     "num_class_embeds": None,
 }
+_OPTIONAL = ("mid_block_type", "attention_head_dim", "norm_num_groups")
+"""Fields that may be null though their default is not."""
+_KINDS = {bool: (bool, "true or false"), str: (str, "a text"), int: ((int, float), "a number")}
 _SHARED = {
     "time_embedding_dim": None,
     "mid_block_type": "UNetMidBlock2D",
@@ -89,6 +94,8 @@ _MOST_JSON, _LARGEST_NUMBER = 2**20, 1e300
 BLOCKS = {"ddpm_unet": "", "ncsnpp": "Skip"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": "cosine"}
 VARIANCES = {k + end: k for k in ("fixed_small", "fixed_large", "learned_range") for end in ("", "_log")}
+THEIRS = "diffusers_unet"
+"""What configs call diffusers' own network."""
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
@@ -138,27 +145,51 @@ def find_config(folder: Path) -> Path:
 def read_config(folder: Path, families: Mapping[str, type]) -> Config:
     """Read what a folder says of its network and of the schedule that it was trained on.
 
+    The network is ours where it computes the same, else diffusers' own, where diffusers is installed.
+
     Args:
         folder: As diffusers saves it, or its `unet` folder.
         families: Config dataclass of each network, by its name.
 
     Raises:
-        ValueError: It is of another network or schedule than ours; every difference is listed.
+        ValueError: It is of another schedule than ours, or of another network and diffusers is not
+            installed; every difference is listed.
     """
     path = _find(folder, "config.json")
     facts = _DEFAULTS | _read_json(path)
     family = "ncsnpp" if facts["time_embedding_type"] == "fourier" else "ddpm_unet"
-    problems = differences(family, facts)
-    if problems:
-        raise ValueError("\n".join([f"{path}: not a network of the kind {family}", *problems]))
+    kind = _choose(path, family, facts)
     if not _has_scheduler(folder):
         raise ValueError(f"{folder}: has no scheduler_config.json; give a config, which names the schedule")
     beside = _find(folder, "scheduler_config.json")
     scheduler = _read_json(beside)
+    read = _fields_of_diffusers if kind == THEIRS else _model_fields
     return Config(
-        model=_build(path, families[family], lambda: _model_fields(family, facts, scheduler)),
+        model=_build(path, families[kind], lambda: read(family, facts, scheduler)),
         diffusion=_build(beside, DiffusionConfig, lambda: _diffusion_fields(family, scheduler)),
     )
+
+
+def _choose(path: Path, family: str, facts: dict[str, Any]) -> str:
+    """Choose our network where it computes the same, else diffusers' own, and say which.
+
+    Raises:
+        ValueError: None of ours does, and diffusers is not installed or makes none of such fields.
+    """
+    wrong = malformed(facts)
+    problems = wrong or differences(family, facts)
+    if problems and not wrong and importlib.util.find_spec("diffusers"):
+        once(f"{path}: runs on diffusers' UNet2DModel, which differs from our {family} in {_names(problems)}")
+        return THEIRS
+    if problems:
+        hint = [] if wrong else ["pip install diffusers runs it"]
+        raise ValueError("\n".join([f"{path}: not a network of the kind {family}", *problems, *hint]))
+    once(f"{path}: runs on our {family}, which computes the same as diffusers")
+    return family
+
+
+def _names(problems: list[str]) -> str:
+    return ", ".join(problem.strip().partition(":")[0] for problem in problems)
 
 
 def _build(path: Path, section: type, read: Callable[[], dict[str, Any]]) -> Any:
@@ -170,17 +201,28 @@ def _build(path: Path, section: type, read: Callable[[], dict[str, Any]]) -> Any
         raise ValueError(f"{path}: {error}") from None
 
 
+def malformed(facts: dict[str, Any]) -> list[str]:
+    """Say which fields no UNet2DModel can have."""
+    widths, down, up = (facts.get(k) for k in ("block_out_channels", "down_block_types", "up_block_types"))
+    if not all(isinstance(part, list) and part for part in (widths, down, up)):
+        return ["  block_out_channels, down_block_types and up_block_types: expected lists"]
+    if len(widths) > _MOST_LEVELS or any(type(n) is not int or not 1 <= n <= _WIDEST for n in widths):
+        return [f"  block_out_channels: expected up to {_MOST_LEVELS} widths, whole numbers"]
+    return [
+        f"  {key}: found {quote(facts.get(key))}, expected a whole number from 1 to {most}"
+        for key, most in _LARGEST.items()
+        if type(facts.get(key)) is not int or not 1 <= facts[key] <= most
+    ]
+
+
 def differences(family: str, facts: dict[str, Any]) -> list[str]:
+    """Say in which fields a network is not one of ours."""
     problems = [
         f"  {key}: found {quote(facts[key])}, our network has {needed!r}"
         for key, needed in NEEDED[family].items()
         if not _equal(facts[key], needed)
     ]
-    widths, down, up = (facts.get(k) for k in ("block_out_channels", "down_block_types", "up_block_types"))
-    if not all(isinstance(part, list) and part for part in (widths, down, up)):
-        return [*problems, "  block_out_channels, down_block_types and up_block_types: expected lists"]
-    if len(widths) > _MOST_LEVELS or any(type(n) is not int or not 1 <= n <= _WIDEST for n in widths):
-        return [*problems, f"  block_out_channels: expected up to {_MOST_LEVELS} widths, whole numbers"]
+    widths, down, up = (facts[k] for k in ("block_out_channels", "down_block_types", "up_block_types"))
     skip = BLOCKS[family]
     allowed = (f"{skip}DownBlock2D", f"Attn{skip}DownBlock2D")
     if any(block not in allowed for block in down) or len(widths) != len(down):
@@ -199,11 +241,6 @@ def differences(family: str, facts: dict[str, Any]) -> list[str]:
         problems.append(
             "  block_out_channels: below 128, diffusers groups channels otherwise where it attends"
         )
-    for key, most in _LARGEST.items():
-        if type(facts.get(key)) is not int or not 1 <= facts[key] <= most:
-            problems.append(
-                f"  {key}: found {quote(facts.get(key))}, expected a whole number from 1 to {most}"
-            )
     return problems
 
 
@@ -234,6 +271,34 @@ def _model_fields(family: str, facts: dict[str, Any], scheduler: dict[str, Any])
             "num_scales": scheduler["num_train_timesteps"],
         }
     return fields
+
+
+def _fields_of_diffusers(family: str, facts: dict[str, Any], scheduler: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of diffusers' own network: all that it is told, as it is told."""
+    if facts["class_embed_type"] is not None:
+        raise ValueError(f"class_embed_type: found {quote(facts['class_embed_type'])}, allowed is null")
+    if wrong := _mistyped(facts):
+        raise ValueError("; ".join(wrong))
+    told = {key: value for key, value in facts.items() if not key.startswith("_")}
+    return {
+        "image_size": facts["sample_size"],
+        "in_channels": facts["in_channels"],
+        "out_channels": facts["out_channels"],
+        "num_classes": facts["num_class_embeds"],
+        "fields": [f"{key}: {json.dumps(value)}" for key, value in told.items()],
+    }
+
+
+def _mistyped(facts: dict[str, Any]) -> list[str]:
+    """Say which fields have a value of another kind, which diffusers may only find out in a call."""
+    problems = []
+    for key, default in _DEFAULTS.items():
+        kinds, words = _KINDS.get(type(default), _KINDS[int])
+        value, optional = facts[key], default is None or key in _OPTIONAL
+        wrong = not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)
+        if wrong and not (optional and value is None):
+            problems.append(f"{key}: found {quote(value)}, expected {words}")
+    return problems
 
 
 def _diffusion_fields(family: str, facts: dict[str, Any]) -> dict[str, Any]:

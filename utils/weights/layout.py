@@ -4,7 +4,7 @@ import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,11 @@ def find_states(content: Any, store: Callable[[str, Any], Stored], place: str = 
         waiting += reversed(inner)
     if sum(len(state.named) for state in states) > 2 * _MOST_KEYS:
         raise ValueError(f"has more than {2 * _MOST_KEYS} tensors outside optimizers; no checkpoint has")
+    return states
+
+
+def to_published(states: list[State]) -> list[State]:
+    """Give what has the names of diffusers its published ones."""
     return [part for state in states for part in _to_published(state)]
 
 
@@ -116,6 +121,11 @@ def _state_of(where: str, value: Any, store: Callable[[str, Any], Stored]) -> li
     if isinstance(value, list | tuple) and value and all(is_tensor(item) for item in value):
         return [State(where, listed=[lazy(f"tensor {i}", tensor) for i, tensor in enumerate(value)])]
     return []
+
+
+def modern(state: State) -> State:
+    """Give what diffusers once named otherwise the names of today, prefixes aside."""
+    return replace(state, named={diffusers_folder.modern(key): stored for key, stored in state.named.items()})
 
 
 def _to_published(state: State) -> Iterator[State]:

@@ -234,9 +234,20 @@ def test_noise_levels_are_added(tmp_path):
     assert sigmas[[0, -1]].tolist() == pytest.approx([50, 0.01])
 
 
+@pytest.fixture
+def no_diffusers(monkeypatch):
+    """Let diffusers seem not to be installed."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("no_diffusers")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"attention_head_dim": 8},
+            r"attention_head_dim: found 8, our network has None\npip install diffusers",
+        ),
         ({"attention_head_dim": 8}, "attention_head_dim: found 8, our network has None"),
         ({"downsample_padding": 1}, "downsample_padding: found 1, our network has 0"),
         ({"norm_num_groups": 16}, "norm_num_groups: found 16, our network has 32"),
@@ -320,9 +331,10 @@ def test_halves_and_averages_are_taken_and_what_lacks_is_named(tmp_path, caplog)
     average.save_pretrained(tmp_path / "unet_ema")
     caplog.set_level("INFO")
     assert difference(ours(tmp_path)[1], average, DDPM) < bound(DDPM)
-    assert caplog.messages == [f"{tmp_path.name}: took the EMA weights under unet_ema"]
+    assert "unet/config.json: runs on our ddpm_unet, which computes the same" in caplog.messages[0]
+    assert caplog.messages[1:] == [f"{tmp_path.name}: took the EMA weights under unet_ema"]
     assert difference(ours(tmp_path / "unet")[1], network, DDPM) < bound(DDPM)
-    assert caplog.messages[1:] == ["unet: took the weights under unet"]
+    assert caplog.messages[-1] == "unet: took the weights under unet"
     shutil.rmtree(tmp_path / "unet_ema")
     file = tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors"
     file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
@@ -330,7 +342,7 @@ def test_halves_and_averages_are_taken_and_what_lacks_is_named(tmp_path, caplog)
         open_checkpoint(tmp_path)
 
 
-def test_narrow_attention_is_refused_because_diffusers_groups_otherwise(tmp_path):
+def test_narrow_attention_is_refused_because_diffusers_groups_otherwise(tmp_path, no_diffusers):
     (tmp_path / "config.json").write_text(json.dumps({**NCSNPP, "block_out_channels": [32, 64, 128]}))
     with pytest.raises(ValueError, match="below 128, diffusers groups channels otherwise"):
         read_config(tmp_path, CONFIG_CLASSES)
