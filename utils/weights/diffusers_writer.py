@@ -10,7 +10,15 @@ from torch import Tensor
 
 from utils.config import Config
 from utils.files import write_atomically
-from utils.weights.diffusers_folder import BLOCKS, NEEDED, PREDICTIONS, SCHEDULES, WEIGHTS, differences
+from utils.weights.diffusers_folder import (
+    BLOCKS,
+    NEEDED,
+    PREDICTIONS,
+    SCHEDULES,
+    THEIRS,
+    WEIGHTS,
+    differences,
+)
 from utils.weights.diffusers_keys import Structure, key_pairs
 
 
@@ -19,7 +27,7 @@ def write_folder(folder: Path, family: str, config: Config, state: Mapping[str, 
 
     Args:
         folder: New or empty.
-        family: ddpm_unet or ncsnpp.
+        family: ddpm_unet, ncsnpp, or diffusers_unet.
         config: Of the network.
         state: Its weights, by published key.
 
@@ -28,13 +36,15 @@ def write_folder(folder: Path, family: str, config: Config, state: Mapping[str, 
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder}: holds something; give a new folder")
-    facts, scheduler = _unet_facts(family, config), _scheduler_facts(config)
-    attention = frozenset(i for i, name in enumerate(facts["down_block_types"]) if name.startswith("Attn"))
-    structure = Structure(len(facts["block_out_channels"]), config.model.num_res_blocks, attention)
-    pairs = key_pairs(family, structure)
-    theirs = {pairs[key]: _to_theirs(key, tensor) for key, tensor in state.items() if key != "sigmas"}
+    if family == THEIRS:
+        facts, theirs = {"_class_name": "UNet2DModel", **config.model.facts()}, dict(state)
+    else:
+        facts = _unet_facts(family, config)
+        theirs = _renamed(family, config, facts, state)
+    scheduler = _scheduler_facts(config)
+    is_ve = scheduler["_class_name"] == "ScoreSdeVeScheduler"
     index = {
-        "_class_name": "DDPMPipeline" if family == "ddpm_unet" else "ScoreSdeVePipeline",
+        "_class_name": "ScoreSdeVePipeline" if is_ve else "DDPMPipeline",
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", "UNet2DModel"],
     }
@@ -45,6 +55,16 @@ def write_folder(folder: Path, family: str, config: Config, state: Mapping[str, 
         ("model_index.json", index),
     ):
         write_atomically(folder / path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _renamed(
+    family: str, config: Config, facts: dict[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give tensors of a network of ours the names and shapes of diffusers."""
+    attention = frozenset(i for i, name in enumerate(facts["down_block_types"]) if name.startswith("Attn"))
+    structure = Structure(len(facts["block_out_channels"]), config.model.num_res_blocks, attention)
+    pairs = key_pairs(family, structure)
+    return {pairs[key]: _to_theirs(key, tensor) for key, tensor in state.items() if key != "sigmas"}
 
 
 def _to_theirs(key: str, tensor: Tensor) -> Tensor:

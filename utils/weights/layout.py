@@ -87,7 +87,7 @@ def find_states(content: Any, store: Callable[[str, Any], Stored], place: str = 
 
 
 def to_published(states: list[State]) -> list[State]:
-    """Give what has the names of diffusers its published ones."""
+    """Give what has the names of diffusers, or NVlabs' of an ADM, its published ones."""
     return [part for state in states for part in _to_published(state)]
 
 

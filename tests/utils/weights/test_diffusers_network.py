@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, ScoreSdeVeScheduler
+from diffusers import DDPMScheduler, ScoreSdeVeScheduler, UNet2DModel
 from PIL import Image
 
 import sample_ddib
@@ -118,12 +118,17 @@ def test_old_names_of_attention_are_read(tmp_path):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_converted_to_a_file_it_is_the_same(tmp_path):
+def test_converted_to_a_file_and_to_a_folder_again_it_is_the_same(tmp_path):
     theirs = save(tmp_path / "folder", TRAINED)
-    assert convert([str(tmp_path / "folder"), str(tmp_path / "own.safetensors")]) == 0
+    file, back = tmp_path / "own.safetensors", tmp_path / "back"
+    assert convert([str(tmp_path / "folder"), str(file)]) == 0
     config = load_config(tmp_path / "own.yaml", CONFIG_CLASSES)
-    found, wanted = outputs(ours(tmp_path / "own.safetensors", config=config), theirs, TRAINED)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert convert([str(file), str(back), "-c", str(tmp_path / "own.yaml")]) == 0
+    assert read_config(SHELF.find(_Folder(back)), CONFIG_CLASSES) == config
+    again = UNet2DModel.from_pretrained(back, subfolder="unet").eval()
+    for network in (ours(file, config=config), ours(back), lambda x, t: again(x, t).sample):
+        found, wanted = outputs(network, theirs, TRAINED)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
 
 
 def test_both_commands_run_such_a_folder(tmp_path, capfd):

@@ -16,7 +16,7 @@ from models.point_mlp import PointMLPConfig
 from utils.config import load_config
 from utils.weights.checkpoint import Checkpoint, load_weights, open_checkpoint, read_weights, shapes_of
 from utils.weights.diffusers_keys import Structure, key_pairs
-from utils.weights.layout import State, find_states
+from utils.weights.layout import State, find_states, to_published
 from utils.weights.recognize import CONFIGS, Shelf, family, read_config, stranger
 from utils.weights.tensor_file import Stored
 
@@ -28,7 +28,7 @@ SHELF = Shelf(CONFIG_CLASSES, build_empty)
 
 def checkpoint(shapes, name="x.pt", where="", made_by=None):
     named = {key: Stored(torch.Size(shape), None) for key, shape in shapes.items()}
-    states = find_states({where: named} if where else named, None)
+    states = to_published(find_states({where: named} if where else named, None))
     return Checkpoint(Path(name), states, made_by)
 
 
