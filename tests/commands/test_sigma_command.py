@@ -171,7 +171,8 @@ def test_a_schedule_without_signal_at_its_end(case, tmp_path, capsys):
     assert '"sigma": "inf"' in report
     assert "Infinity" not in report
     assert set(NAMES) <= set(results)
-    run(case, tmp_path / "d", "--class_A", "cat", "--class_B", "dog", "--solver", "heun", command=sample_ddib)
+    words = ["--solver", "heun", "--respace_type", "uniform-trailing", "--respace_steps", 5]
+    run(case, tmp_path / "d", "--class_A", "cat", "--class_B", "dog", *words, command=sample_ddib)
 
 
 @pytest.mark.parametrize(("rescale", "told"), [(True, [0.0, 0.25, 999.75]), (False, [0, 1, 3999])])
