@@ -40,7 +40,7 @@ class Config:
     def __post_init__(self):
         if self.model is None:  # what is wrong with it has been said
             return
-        channels, num_classes = getattr(self.model, "in_channels", 3), _count_classes(self.model)
+        channels, num_classes = getattr(self.model, "in_channels", 3), count_classes(self.model)
         if channels not in (1, 3):
             raise ValueError(f"model.in_channels {channels}: images have 1, of greys, or 3")
         if num_classes is not None and len(self.classes) > num_classes:
@@ -161,7 +161,7 @@ def class_index(config: Config, label: str) -> int:
     Raises:
         ValueError: The network has no classes, or not this one.
     """
-    num_classes = _count_classes(config.model)
+    num_classes = count_classes(config.model)
     if num_classes is None:
         raise ValueError(
             f"class {quote(label)}: this config's network has no classes; use a class-conditional one"
@@ -188,7 +188,7 @@ def class_name(config: Config, index: int) -> str:
     return config.classes[index] if index < len(config.classes) else str(index)
 
 
-def _count_classes(model: Any) -> int | None:
+def count_classes(model: Any) -> int | None:
     """Return how many classes a network or a classifier knows, None where none."""
     return model.out_channels if hasattr(model, "pool") else getattr(model, "num_classes", None)
 

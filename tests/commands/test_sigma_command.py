@@ -140,6 +140,10 @@ def test_two_networks_of_other_processes_meet_at_equal_noise(of_process, case, t
         ),
         ("edm", ["--sigma0", 1, "--classifier", "w"], "w: no such"),
         ("edm", ["--sigma0", 1, 1.01], "the same level twice"),
+        (
+            *("edm", ["--sigma0", 1, "--sampler", "ddpm", "--var_type", "learned_range"]),
+            "var_type learned_range: not for process edm",
+        ),
         ("consistency", ["--sigma0", 1, 3], "lie below one start, found 2"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.preconditioning=edn"], "allowed are edm, edm_250, cons"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.schedule=linear"], "schedule: not for process edm"),

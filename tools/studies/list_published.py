@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from models import CONFIG_CLASSES, build_empty
 from tools.parser import make_parser
-from utils.config import load_config
+from utils.config import count_classes, load_config
 from utils.sources import Entry, read_registry
 from utils.weights import Shelf
 
@@ -25,11 +25,10 @@ def _facts(entry: Entry, shelf: Shelf) -> list[str]:
     if entry.config_path is None:
         return ["a folder of diffusers", "", "", ""]
     model = load_config(entry.config_path, CONFIG_CLASSES).model
-    num_classes = model.out_channels if hasattr(model, "pool") else getattr(model, "num_classes", None)
     count = sum(shape.numel() for shape in shelf.shapes(model).values())
     size = f"{model.image_size}x{model.image_size}"
     makes = re.sub(rf",? {size}", "", entry.pictures).partition("; ")[0]
-    return [makes, size, str(num_classes or ""), f"{count / 1e6:.3g} M"]
+    return [makes, size, str(count_classes(model) or ""), f"{count / 1e6:.3g} M"]
 
 
 def main() -> None:

@@ -257,8 +257,11 @@ def make_solver(
 def _choose_variance(edit: settings.Edit, config: Config) -> str:
     var_type = edit.var_type or settings.var_type(config.diffusion.var_type)
     if var_type == "learned_range":
-        if config.diffusion.process == "ve":
-            raise ValueError("var_type learned_range: not for a ve process; use fixed_small or fixed_large")
+        process = config.diffusion.process
+        if process != "vp":  # what lets a network work on it drops its variance
+            raise ValueError(
+                f"var_type learned_range: not for process {process}; use fixed_small or fixed_large"
+            )
         if config.model.out_channels == config.model.in_channels:
             raise ValueError(
                 f"var_type learned_range: this network has {config.model.out_channels} output channels, none "

@@ -10,7 +10,8 @@ import pytest
 
 import sample_ddib
 import sample_sdedit
-from utils import assemble, exits, settings
+from diffusions import preconditioning
+from utils import assemble, diffusion_config, exits, settings
 from utils.command import options
 from utils.settings import Edit, Network, Running, Translate
 
@@ -82,6 +83,10 @@ def test_help_shows_twelve_options_in_eighty_columns_and_a_line_that_runs(name, 
 
 def test_every_sampler_that_may_be_named_is_there():
     assert set(settings.SAMPLERS) == {"ddpm", *assemble.SAMPLERS}
+
+
+def test_every_preconditioning_that_a_config_may_name_is_there():
+    assert set(diffusion_config.PRECONDITIONINGS) == set(preconditioning.PRECONDITIONINGS)
 
 
 def read(*words, command=sample_sdedit):
