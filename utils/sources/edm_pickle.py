@@ -178,28 +178,12 @@ class _Walk(Walk):
         elif built is not _UNREAD:
             raise ValueError(_OTHERWISE)
 
-    def append(self) -> None:
-        item, held = self.stack.pop(), self.stack[-1]
-        self._extend(held, [item])
-
-    def appends(self) -> None:
-        items = self.unmark()
-        self._extend(self.stack[-1], items)
-
-    def _extend(self, held: Any, items: list[Any]) -> None:
+    def extend(self, held: Any, items: list[Any]) -> None:
         if type(held) is not list:
             raise ValueError(_TORN)
         held.extend(items)
 
-    def set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set(self.stack[-1], [key, value])
-
-    def set_items(self) -> None:
-        items = self.unmark()
-        self._set(self.stack[-1], items)
-
-    def _set(self, held: Any, items: list[Any]) -> None:
+    def update(self, held: Any, items: list[Any]) -> None:
         if type(held) is not dict or len(items) % 2:
             raise ValueError(_TORN)
         if not all(type(key) is str for key in items[::2]):
@@ -359,11 +343,7 @@ _Walk.steps = table(
         "R": _Walk.call,
         "\x81": _Walk.make,
         "b": _Walk.build,
-        "a": _Walk.append,
-        "e": _Walk.appends,
         "\x90": _Walk.appends,
-        "s": _Walk.set_item,
-        "u": _Walk.set_items,
         "]": lambda walk: walk.push([]),
         "\x8f": lambda walk: walk.push([]),
         "}": lambda walk: walk.push({}),

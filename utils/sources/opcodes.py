@@ -107,6 +107,30 @@ class Walk:
     def put(self, form: str) -> None:
         self.memo[self.number(form)] = self.stack[-1]
 
+    def append(self) -> None:
+        item, held = self.stack.pop(), self.stack[-1]
+        self.extend(held, [item])
+
+    def appends(self) -> None:
+        items = self.unmark()
+        self.extend(self.stack[-1], items)
+
+    def set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.update(self.stack[-1], [key, value])
+
+    def set_items(self) -> None:
+        items = self.unmark()
+        self.update(self.stack[-1], items)
+
+    def extend(self, held: Any, items: list[Any]) -> None:
+        """Put items into a list that was built."""
+        raise NotImplementedError
+
+    def update(self, held: Any, items: list[Any]) -> None:
+        """Put keys and values, one after the other, into a dict that was built."""
+        raise NotImplementedError
+
     def tuple_of(self, items: list[Any]) -> None:
         raise NotImplementedError
 
@@ -147,4 +171,8 @@ _ALIKE: dict[str, Callable[[Any], None]] = {
     "j": lambda walk: walk.push(walk.memo[walk.number("<I")]),
     "q": lambda walk: walk.put("<B"),
     "r": lambda walk: walk.put("<I"),
+    "a": Walk.append,
+    "e": Walk.appends,
+    "s": Walk.set_item,
+    "u": Walk.set_items,
 }

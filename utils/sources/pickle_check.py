@@ -162,28 +162,12 @@ class _Walk(Walk):
         held[key] = max(held.get(key, 0), numel * size)
         self.push(_Box("storage", (name.path,), numel))
 
-    def append(self) -> None:
-        item, box = self.stack.pop(), self.stack[-1]
-        self._append(box, [item])
-
-    def appends(self) -> None:
-        items = self.unmark()
-        self._append(self.stack[-1], items)
-
-    def _append(self, box: _Box, items: list[Any]) -> None:
+    def extend(self, box: _Box, items: list[Any]) -> None:
         if box.kind != "list":
             raise ValueError(_TORN)
         self._fill(box, items)
 
-    def set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set(self.stack[-1], [key, value])
-
-    def set_items(self) -> None:
-        items = self.unmark()
-        self._set(self.stack[-1], items)
-
-    def _set(self, box: _Box, items: list[Any]) -> None:
+    def update(self, box: _Box, items: list[Any]) -> None:
         if box.kind not in ("dict", "OrderedDict") or len(items) % 2:
             raise ValueError(_TORN)
         if not all(_is_key(key) for key in items[::2]):
@@ -275,10 +259,6 @@ _Walk.steps = table(
         "R": _Walk.call,
         "b": _Walk.build,
         "Q": _Walk.storage,
-        "a": _Walk.append,
-        "e": _Walk.appends,
-        "s": _Walk.set_item,
-        "u": _Walk.set_items,
         "]": lambda walk: walk.push(_Box("list")),
         "}": lambda walk: walk.push(_Box("dict")),
         "X": _Walk.text,
