@@ -11,7 +11,7 @@ import yaml
 import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import ROOT, result_bytes
-from tests.commands.test_run import NAMES, pixels
+from tests.commands.test_run import pixels
 from utils.assemble.processes import read_config, read_trained
 
 EDM = {"process": "edm", "num_timesteps": 1000, "sigma_min": 0.002, "sigma_max": 80, "prediction": "x0"}
@@ -23,6 +23,16 @@ PROCESSES = {
         **{"prediction": "score", "clip": None, "image_range": [0, 10]},
     },
 }
+
+
+NAMES = {"a.png", "deep/d.png"}
+
+
+@pytest.fixture(autouse=True)
+def two_inputs(case):
+    """Leave two of the inputs, as these networks take many calls."""
+    for path in case.input_dir.rglob("[bce].*"):
+        path.unlink()
 
 
 @pytest.fixture
@@ -67,7 +77,7 @@ def calls(report: dict) -> float:
 def test_edits_and_their_calls(of_process, tmp_path, capsys, process, words, num_calls, sampler):
     case = of_process(process)
     results, report = run(case, tmp_path / "o", *words)
-    assert set(NAMES) <= set(results)
+    assert set(results) >= NAMES
     known = json.loads((tmp_path / "o" / "run.json").read_text())
     assert known["settings"]["sampler"] == sampler
     if num_calls is not None:
@@ -105,9 +115,9 @@ def test_masks_strengths_and_samples(of_process, tmp_path):
 def test_translations(of_process, tmp_path, process):
     case = of_process(process)
     classes = ["--class_A", "cat", "--class_B", "dog"]
-    words = ["--solver", "heun", "--cycle"]
+    words = ["--solver", "heun", "--cycle", "--respace_steps", 8]
     results, _ = run(case, tmp_path / "o", *classes, *words, command=sample_ddib)
-    assert set(NAMES) <= set(results)
+    assert set(results) >= NAMES
 
 
 def test_two_networks_of_other_processes_meet_at_equal_noise(of_process, case, tmp_path, capsys):
@@ -174,7 +184,7 @@ def test_a_schedule_without_signal_at_its_end(case, tmp_path, capsys):
     report = (tmp_path / "o" / "report.json").read_text()
     assert '"sigma": "inf"' in report
     assert "Infinity" not in report
-    assert set(NAMES) <= set(results)
+    assert set(results) >= NAMES
     words = ["--solver", "heun", "--respace_type", "uniform-trailing", "--respace_steps", 5]
     run(case, tmp_path / "d", "--class_A", "cat", "--class_B", "dog", *words, command=sample_ddib)
 
@@ -204,7 +214,7 @@ def test_a_pickle_of_nvlabs_through_both_commands(case, tmp_path, monkeypatch, c
     results, report = run(case, tmp_path / "o", "--sigma0", 5, "--class_label", 2)
     assert calls(report) == 2 * 11 - 1  # of 18 levels the 11th is the nearest
     run(case, tmp_path / "d", "--class_A", 0, "--class_B", 2, "--solver", "heun", command=sample_ddib)
-    assert set(NAMES) <= set(results)
+    assert set(results) >= NAMES
     assert not (tmp_path / "PICKLE_CODE_RAN").exists()
     case.config.write_text(
         yaml.safe_dump({"model": {**SONG, "num_classes": 4}, "diffusion": PROCESSES["edm"]})

@@ -67,10 +67,8 @@ USUAL = f"--weights {WEIGHTS} --input_dir assets/strokes --save_dir out/usual".s
 USUAL += ["--respace_steps", "100", "--edit_steps", "50"]
 """Arguments of sample_sdedit.py where a page has dots."""
 
-_ONCE = f"--config {CONFIG} --repeats 1 --device cpu"
 LESS = {
-    "tools.studies.benchmark": f"{_ONCE} --batch_sizes 1 --precisions fp32",
-    "tools.studies.benchmark_command": f"{_ONCE} --images 2 --calls 1",
+    "tools.studies.benchmark_command": f"--config {CONFIG} --repeats 1 --device cpu --images 2 --calls 1",
     "tools.studies.compare_inversions": "--points 2",
     "tools.studies.compare_samplers": "--num_guides 1 --seeds 2 --t0 0.01 --contenders ddpm:2",
     "tools.evaluate": "--metrics l2 --plot out/plot.png",  # the others need weights from elsewhere
@@ -99,6 +97,7 @@ NOT_RUN = {
     "python -m tools.demo.evaluate": _PHOTOS,
     "python -m tools.studies.compare_translations": _PHOTOS,
     "python -m tools.demo.judge": _PHOTOS,
+    "python -m tools.studies.benchmark ": "takes minutes; tests/tools/studies/test_benchmark.py measures one",
     "unzip painting.zip": "what the page saved; tests/browser/test_paint_page.py saves and opens one",
     "python -m tools.check_published": "fetches; tests/tools/test_check_published.py runs it on small ones",
     "python -m tools.studies.list_published": "tests/tools/studies/test_list_published.py compares its rows",
@@ -294,7 +293,9 @@ def test_the_demo_script_does_what_it_says(clone, capfd):
     environment = {**os.environ, "PYTHON": sys.executable}
     subprocess.run(["bash", "tools/demo.sh"], check=True, env=environment)
     install, *calls = (clone / "calls").read_text().splitlines()
-    assert install.endswith("pip install --quiet --disable-pip-version-check -r requirements.txt")
+    assert install.endswith(
+        "pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt"
+    )
     assert len(calls) == 2
     for line in calls:
         script, words = unwrap(shlex.split(line))

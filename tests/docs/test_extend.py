@@ -80,19 +80,19 @@ def test_the_commands_of_the_page_work(extended):
         "network = build_model(assemble.read_config(Path('configs/demo/plain.yaml')).model);"
         "save_file(network.state_dict(), 'plain.safetensors')"
     )
-    run(extended, "-c", code)
-    own_sampler, own_network, _ = commands(PAGE)
+    own_sampler, own_network, _ = ([*shlex.split(command), "--cpu"] for command in commands(PAGE))
+    calls = [f"sample_sdedit.main({words})" for _, script, *words in (own_sampler, own_network)]
+    assert [own_sampler[:2], own_network[:2]] == [["python", "sample_sdedit.py"]] * 2
+    said = run(extended, "-c", "; ".join([code, "import sample_sdedit", *calls]))
+    assert said.count("1 images in") == 2
     assert settings(extended, own_sampler)["sampler"] == "adams-bashforth"
     assert settings(extended, own_network)["config"]["model"] == {
         **{"image_size": 64, "in_channels": 3, "out_channels": 3, "model_channels": 16}
     }
 
 
-def settings(root: Path, command: str) -> dict:
-    """Run a command of the page, which must make a picture of many colours; return what it records."""
-    program, *words = shlex.split(command)
-    assert program == "python"
-    assert "1 images in" in run(root, *words, "--cpu")
+def settings(root: Path, words: list[str]) -> dict:
+    """Return what a command of the page records, which must have made a picture of many colours."""
     save_dir = root / words[words.index("--save_dir") + 1]
     with Image.open(save_dir / "kiwi.png") as result:
         assert result.size == (64, 64)
