@@ -47,7 +47,7 @@ def to_adm(named: Mapping[str, Stored]) -> dict[str, Stored]:
         named: By NVlabs' keys, without the prefix `model.` of the preconditioning around the network.
 
     Returns:
-        By openai's keys, for a network of 64 channels a head in the new order of attention; what has
+        By openai's keys, for a network of num_head_channels 64 in the new order of attention; what has
         no counterpart keeps its name.
     """
     modules = _PLAIN | dict(_module_pairs(named))
@@ -106,4 +106,5 @@ def _to_adm(key: str, stored: Stored) -> Stored:
 
 def _qkv_outermost(rows: Tensor) -> Tensor:
     """Bring rows ordered (head, channel, q/k/v) into the order (q/k/v, head, channel)."""
-    return rows.unflatten(0, (-1, _HEAD_CHANNELS, 3)).movedim(2, 0).flatten(0, 2)
+    num_heads = max(len(rows) // 3 // _HEAD_CHANNELS, 1)  # each of more channels where 64 leaves a rest
+    return rows.unflatten(0, (num_heads, -1, 3)).movedim(2, 0).flatten(0, 2)

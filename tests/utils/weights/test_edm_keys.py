@@ -66,6 +66,18 @@ def test_every_tensor_is_at_its_recorded_place(transform):
         assert torch.equal(read, tensor.reshape(read.shape)), theirs
 
 
+def test_heads_are_as_many_as_64_goes_into_the_channels():
+    """Of 160 channels there are two, of 80 each, as in the ADM of num_head_channels 64."""
+    shapes = {"weight": torch.Size((480, 160, 1, 1)), "bias": torch.Size((480,))}
+    state = {
+        f"enc.8x8_block0.qkv.{end}": Stored(shape, lambda shape=shape: counted(shape))
+        for end, shape in shapes.items()
+    }
+    rows = to_adm(state)["input_blocks.0.1.qkv.bias"].read()
+    part, head, channel = 2, 1, 79
+    assert rows[part * 160 + head * 80 + channel] == head * 240 + channel * 3 + part
+
+
 def test_the_names_are_those_of_the_record():
     # a shape apart for each tensor tells which went where
     marked = {key: Stored(torch.Size((i, 1, 1)), lambda: None) for i, key in enumerate(PUBLISHED)}
