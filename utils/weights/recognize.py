@@ -179,6 +179,8 @@ class Shelf:
 
     def _nearest(self, name: str, own: Shapes, given: Shapes | None) -> str:
         """Say how weights of a known family differ from every config."""
+        if name not in self._families:
+            return f"they are of the family {name}, a network for points, and configs are of those for images"
         candidates = list(self._all(name))
         if not candidates:
             return f"they are of a network of the family {name}, for which there are no configs; {_WRITE}"
@@ -216,6 +218,12 @@ class Shelf:
         by_noise = [path for path in found if self._has_noise_of(places[path], path)]
         if by_noise and all(self._samples_as(by_noise[0], path) for path in by_noise):
             return by_noise[0]
+        levels = places[found[0]].named.get("sigmas")
+        if not by_noise and levels is not None and (largest := levels.read().max()) > 0:
+            raise ValueError(
+                f"{checkpoint.path}: its tensors are those of {_list(found)}, but its noise levels reach "
+                f"{largest:g}; {_WRITE}"
+            )
         if len(alike) == len(found):
             return found[0]
         raise ValueError(

@@ -72,7 +72,7 @@ def test_networks_of_points_are_recognised_but_have_no_configs(config):
     found = checkpoint({key: tensor.shape for key, tensor in state.items()})
     assert MODELS[family(found.views()[0])][0] is type(config)
     with pytest.raises(
-        ValueError, match=f"of the family {family(found.views()[0])}, for which there are no configs; write"
+        ValueError, match=f"of the family {family(found.views()[0])}, a network for points, and"
     ):
         SHELF.find(found)
 
