@@ -7,8 +7,9 @@ exactly the file's tensors.
 
 import sys
 from collections.abc import Iterator, Mapping
+from math import isclose
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 if not __package__:  # python tools/describe.py, in place of python -m tools.describe
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -16,13 +17,17 @@ if not __package__:  # python tools/describe.py, in place of python -m tools.des
 from torch import Tensor
 
 from models import CONFIG_CLASSES, build_empty
-from tools.convert import sections_of
-from tools.description.fields import Fields, values
-from tools.description.networks import NETWORKS, Shapes
-from tools.description.process import TABLES, agree, process
+from tools.convert import family_of, sections_of
+from tools.description.fields import Fields, Guess, values
+from tools.description.networks import NETWORKS
+from tools.description.nvlabs import check_groups
+from tools.description.origin import Origin, Told
+from tools.description.process import process
+from tools.description.schedule import TABLES, agree, noise_ends, of_levels
+from tools.description.shapes import Shapes
 from tools.description.text import render
 from utils import command, exits
-from utils.assemble import trained_alphas
+from utils.assemble import read_trained, trained_alphas
 from utils.config import Config, build_section, load_config
 from utils.diffusion_config import MAX_TIMESTEPS, DiffusionConfig
 from utils.quote import plain
@@ -83,44 +88,74 @@ def describe(path: Path, image_size: int | None = None) -> str:
     if path.is_dir():
         config = read_config(shelf.find(checkpoint), CONFIG_CLASSES)
         return render([f"{plain(path)}: as its config.json says."], sections_of(config), [])
-    tables = read_tables(checkpoint)
-    shipped = _shipped(shelf, checkpoint, image_size, tables)
-    if shipped:
-        return _say_shipped(path, shipped) + shipped[0].read_text(encoding="utf-8")
     try:
-        found = find_network(shelf, checkpoint, image_size)
-        return _render_own(path, found, tables)
+        origin = Origin(checkpoint)
+        tables = read_tables(checkpoint, origin)
+        shipped = _shipped(shelf, checkpoint, image_size, tables, origin)
+        if shipped:
+            return _say_shipped(path, shipped) + shipped[0].read_text(encoding="utf-8")
+        found = find_network(shelf, checkpoint, image_size, origin.image_size)
+        return _render_own(shelf, checkpoint, found, tables, origin.tell(found.family, found.where))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
-def read_tables(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def read_tables(checkpoint: Checkpoint, origin: Origin) -> dict[str, Tensor]:
     """Return the buffers of a schedule that a file holds, the first of each name, [T]."""
     found: dict[str, Tensor] = {}
     for state in checkpoint.states:
         for key, stored in state.named.items():
             name = key.rpartition(".")[2]
+            is_levels = name == "u" and origin.image_size is not None
+            name = "alphas_cumprod" if is_levels else name
             if name in TABLES and name not in found and len(stored.shape) == 1:
-                if not 1 <= stored.shape[0] <= MAX_TIMESTEPS:
-                    raise ValueError(f"{checkpoint.path}: {name}: allowed are 1 to {MAX_TIMESTEPS} timesteps")
-                found[name] = stored.read()
+                if not 1 <= stored.shape[0] - is_levels <= MAX_TIMESTEPS:
+                    raise ValueError(f"{key}: allowed are 1 to {MAX_TIMESTEPS} timesteps")
+                found[name] = of_levels(stored.read()) if is_levels else stored.read()
     return found
 
 
 def _shipped(
-    shelf: Shelf, checkpoint: Checkpoint, image_size: int | None, tables: Mapping[str, Tensor]
+    shelf: Shelf, checkpoint: Checkpoint, image_size: int | None, tables: Mapping[str, Tensor], origin: Origin
 ) -> list[Path]:
-    """Return the shipped configs of exactly these tensors, and not of another size or schedule."""
+    """Return the shipped configs of exactly these tensors, and of no other size, process or heads."""
     paths = []
     for path in shelf.matching(checkpoint):
         config = load_config(path, CONFIG_CLASSES)
-        if image_size in (None, config.model.image_size):
-            paths += [path] if agree(tables, trained_alphas(config)) else []
+        if image_size in (None, config.model.image_size) and _agrees(config, tables):
+            places = checkpoint.fits(shelf.shapes(config.model)) if origin.is_described else ()
+            told = origin.tell(family_of(config), places[0].where) if places else Told()
+            paths += [path] if _is_told(config, tables, told) else []
     try:
         likely = shelf.find(checkpoint)
     except ValueError:  # they sample differently
         return paths
     return [path for path in paths if path == likely] or paths[:1]
+
+
+def _agrees(config: Config, tables: Mapping[str, Tensor]) -> bool:
+    """Whether no table of a file contradicts a config."""
+    ends, diffusion = noise_ends(tables), config.diffusion
+    if diffusion.prediction == "score" and ends:
+        own = (diffusion.sigma_min, diffusion.sigma_max)
+        return all(isclose(a, b, rel_tol=1e-3) for a, b in zip(ends, own, strict=True))
+    return agree(tables, trained_alphas(config))
+
+
+def _is_told(config: Config, tables: Mapping[str, Tensor], told: Told) -> bool:
+    """Whether a config is what a pickle tells of how its network was made, but for dropout."""
+    if told.around is None or told.notes:
+        return told.around is None
+    section = process(family_of(config), vars(config.model), tables, told)
+    around = {key: section.get(key) for key in ("process", "preconditioning")}
+    around["process"] = around["process"] or "vp"
+    pairs = [(field, getattr(config.model, key)) for key, field in told.fields.items() if key != "dropout"]
+    pairs += [(field, getattr(config.diffusion, key)) for key, field in around.items()]
+    return all(isinstance(field, Guess) or field in (own, _listed(own)) for field, own in pairs)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _say_shipped(path: Path, shipped: list[Path]) -> str:
@@ -131,8 +166,16 @@ def _say_shipped(path: Path, shipped: list[Path]) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def find_network(shelf: Shelf, checkpoint: Checkpoint, image_size: int | None) -> Found:
+def find_network(
+    shelf: Shelf, checkpoint: Checkpoint, image_size: int | None, named_size: int | None = None
+) -> Found:
     """Find the section of a config that has exactly the tensors of a network in a file.
+
+    Args:
+        shelf: Knows the tensors of every config.
+        checkpoint: The file.
+        image_size: Of the images that the network was trained with, None where not given.
+        named_size: The same, where the keys of the file name it.
 
     Raises:
         ValueError: None has, or the network is a stranger; the message is without the file's name.
@@ -141,23 +184,31 @@ def find_network(shelf: Shelf, checkpoint: Checkpoint, image_size: int | None) -
     if not networks:
         raise ValueError(f"no config for these weights: {shelf.describe(checkpoint)}")
     for family, shapes in networks:
-        for fields in _candidates(family, shapes, image_size):
+        for fields in _candidates(family, shapes, named_size or image_size):
             try:
                 expected = shelf.shapes(build_section(CONFIG_CLASSES[family], values(fields)))
             except ValueError as error:
                 problems.append([plain(error)])
                 continue
             if places := checkpoint.fits(expected):
+                _check_size(fields["image_size"], image_size)
                 return Found(family, fields, places[0].where)
             problems.append([line.strip() for line in describe_mismatch(shapes, expected)])
     said = "; ".join(min(problems, key=len)) if problems else "its tensors are too few or of another order"
     raise ValueError(f"of the family {networks[0][0]}, but no config of it has exactly these tensors: {said}")
 
 
+def _check_size(found: int | Guess, image_size: int | None) -> None:
+    if image_size not in (None, found):
+        raise ValueError(
+            f"--image_size {image_size}: its tensors are of images of {found}; leave the option out"
+        )
+
+
 def _candidates(family: str, shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
     if family not in NETWORKS:
         raise ValueError(
-            f"of the family {family}, whose config is not told by shapes; take the nearest in configs/"
+            f"of the family {family}, a network for points; configs and commands are of those for images"
         )
     try:
         yield from NETWORKS[family](shapes, image_size)
@@ -165,32 +216,40 @@ def _candidates(family: str, shapes: Shapes, image_size: int | None) -> Iterator
         raise ValueError(f"of the family {family}, but incomplete: {plain(error)}") from None
 
 
-def _render_own(path: Path, found: Found, tables: Mapping[str, Tensor]) -> str:
+def _render_own(
+    shelf: Shelf, checkpoint: Checkpoint, found: Found, tables: Mapping[str, Tensor], told: Told
+) -> str:
     """Write the config of a network that none is shipped of."""
-    model = values(found.fields)
-    learned = model["out_channels"] == 2 * model["in_channels"]
-    diffusion = process(found.family, learned, tables)
-    Config(  # what is printed is allowed
-        model=build_section(CONFIG_CLASSES[found.family], model),
+    fields = told.complete(found.fields)
+    if told.around is not None:
+        check_groups(found.family, values(fields))
+    diffusion = process(found.family, fields, tables, told)
+    config = Config(  # what is printed is allowed
+        model=build_section(CONFIG_CLASSES[found.family], values(fields)),
         diffusion=build_section(DiffusionConfig, values(diffusion)),
     )
+    read_trained(config)
+    if not checkpoint.fits(shelf.shapes(config.model)):
+        raise ValueError(f"made as it says, a network of the family {found.family} has other tensors")
     under = f", under {plain(found.where, 100)}" if found.where else ""
     head = [
-        f"{plain(path)}{under}: a network of the family {found.family}.",
+        f"{plain(checkpoint.path)}{under}: a network of the family {found.family}.",
         "Lines without a comment are told by the file. Check the others: wrong ones make bad pictures.",
+        *told.notes,
     ]
-    sections = {"model": {"name": found.family, **found.fields}, "diffusion": diffusion}
-    return render(head, sections, _classes(model.get("num_classes")))
+    sections = {"model": {"name": found.family, **fields}, "diffusion": diffusion}
+    return render(head, sections, _classes(config.model))
 
 
-def _classes(num_classes: int | None) -> list[str]:
+def _classes(model: Any) -> list[str]:
     """Return what to add by hand for a network with classes."""
+    num_classes = getattr(model, "num_classes", None)
     if num_classes is None:
         return []
-    return [
-        f"classes: [NAME, ...]  # not told: names of the {num_classes} classes, by index",
-        f"null_class: {num_classes - 1}  # not told: only where a label stood for no class, usually the last",
-    ]
+    names = f"classes: [NAME, ...]  # not told: names of the {num_classes} classes, by index"
+    why = "not told: only where a label stood for no class, usually the last"
+    null = f"null_class: {num_classes - 1}  # {why}"
+    return [names] if getattr(model, "label_optional", False) else [names, null]
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ resolution has is not always told by one tensor, but by which of them gives all 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
-import torch
+from collections.abc import Callable, Iterator, Sequence
 
 from tools.description.fields import Fields, Guess
+from tools.description.nvlabs import edm2_unet, song_unet
+from tools.description.scores import mixer, ncsnpp
+from tools.description.shapes import Shapes, count, multiples, unet, with_size
 
-Shapes = Mapping[str, torch.Size]
 _BLOCKS = (2, 3, 1, *range(4, 33))
 """Residual blocks a resolution, the usual ones first; no network has more."""
 
@@ -22,7 +22,7 @@ def adm(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
         fields = shared | {"out_channels": shapes["out.2.weight"][0]}
         if "label_emb.weight" in shapes:
             fields["num_classes"] = shapes["label_emb.weight"][0]
-        yield _size(fields, size) | _heads(fields, attending)
+        yield with_size(fields, size) | _heads(fields, attending)
 
 
 def adm_classifier(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
@@ -34,7 +34,7 @@ def adm_classifier(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
             size = round((positions[1] - 1) ** 0.5) << len(shared["channel_mult"]) - 1
         fields = shared | {"pool": "adaptive" if positions is None else "attention"}
         heads = _heads(fields, attending, per_head=positions is not None)
-        yield _size(fields | {"out_channels": shapes[last][0]}, size) | heads
+        yield with_size(fields | {"out_channels": shapes[last][0]}, size) | heads
 
 
 def _encoders(shapes: Shapes, image_size: int | None) -> Iterator[tuple[dict, list[int], int | None]]:
@@ -47,7 +47,7 @@ def _encoders(shapes: Shapes, image_size: int | None) -> Iterator[tuple[dict, li
             continue
         attends = [f"input_blocks.{i}.1.qkv.weight" in shapes for i in first]
         widths, between = [conv[0] for conv in convs], num_blocks + 1
-        fields = _unet(shapes, "input_blocks.0.0.weight", "time_embed.0.weight", widths, num_blocks)
+        fields = unet(shapes, "input_blocks.0.0.weight", "time_embed.0.weight", widths, num_blocks)
         fields["attention_resolutions"] = attends
         fields["use_scale_shift_norm"] = _shifts(shapes, "input_blocks.1.0", widths[0])
         if len(widths) > 1 and f"input_blocks.{between}.0.in_layers.2.weight" in shapes:
@@ -83,14 +83,14 @@ def _heads(fields: Fields, widths: Sequence[int], per_head: bool = False) -> dic
 
 def lucidrains_unet(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
     """Yield the config of lucidrains' UNet; see `NETWORKS`."""
-    levels = _count(shapes, "downs")
+    levels = count(shapes, "downs")
     width, (first, channels) = shapes["time_mlp.3.weight"][0] // 4, shapes["init_conv.weight"][:2]
     convs = [shapes[f"downs.{i}.3.{'1.' if i < levels - 1 else ''}weight"] for i in range(levels)]
     fields = {
         "in_channels": channels,
         "out_channels": shapes["final_conv.weight"][0],
         "model_channels": width,
-        "channel_mult": _multiples([conv[0] for conv in convs], width),
+        "channel_mult": multiples([conv[0] for conv in convs], width),
         "attention_resolutions": [f"downs.{i}.2.to_out.weight" in shapes for i in range(levels)],
         "num_heads": shapes["mid_attn.mem_kv"][1],
         "num_head_channels": shapes["mid_attn.mem_kv"][3],
@@ -101,28 +101,28 @@ def lucidrains_unet(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
         fields["fourier_features"] = 2 * shapes["time_mlp.0.weights"][0]
     if channels in (2, 6):  # the images twice, of one or three channels
         fields |= {"in_channels": channels // 2, "self_condition": True}
-    yield _size(fields, image_size)
+    yield with_size(fields, image_size)
 
 
 def ddpm_unet(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
     """Yield the config of the UNet of DDPM; see `NETWORKS`."""
-    levels = range(_count(shapes, "down"))
+    levels = range(count(shapes, "down"))
     widths, blocks = (
         [shapes[f"down.{i}.block.0.conv1.weight"][0] for i in levels],
-        _count(shapes, "down.0.block"),
+        count(shapes, "down.0.block"),
     )
-    fields = _unet(shapes, "conv_in.weight", "temb.dense.0.weight", widths, blocks)
+    fields = unet(shapes, "conv_in.weight", "temb.dense.0.weight", widths, blocks)
     fields["attention_resolutions"] = [f"down.{i}.attn.0.q.weight" in shapes for i in levels]
     fields["out_channels"] = shapes["conv_out.weight"][0]
     if len(widths) > 1:
         fields["conv_resample"] = "down.0.downsample.conv.weight" in shapes
-    yield _size(fields, image_size)
+    yield with_size(fields, image_size)
 
 
 def xyf_unet(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
     """Yield the config of xyfJASON's UNet without classes; see `NETWORKS`."""
     why = "not told; 1 is usual; as the network was trained"
-    yield _size(_xyf(shapes) | {"num_heads": Guess(1, why)}, image_size)
+    yield with_size(_xyf(shapes) | {"num_heads": Guess(1, why)}, image_size)
 
 
 def xyf_adagn(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
@@ -130,58 +130,28 @@ def xyf_adagn(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
     fields = _xyf(shapes) | {"num_classes": shapes["class_embed.weight"][0]}
     width = min(mult * fields["model_channels"] for mult in fields["channel_mult"])
     why = "not told; 64 is usual, where it divides the channels; as the network was trained"
-    yield _size(fields | {"num_head_channels": Guess(64 if not width % 64 else width, why)}, image_size)
+    yield with_size(fields | {"num_head_channels": Guess(64 if not width % 64 else width, why)}, image_size)
 
 
 def _xyf(shapes: Shapes) -> dict:
-    levels = range(_count(shapes, "down_blocks"))
+    levels = range(count(shapes, "down_blocks"))
     # the finest resolution on the way up has one block more than any on the way down, and no other
     blocks = sum(f"up_blocks.{len(levels) - 1}.{j}.blk1.2.weight" in shapes for j in range(200)) - 1
     widths = [shapes[f"down_blocks.{i}.0.blk1.2.weight"][0] for i in levels]
-    fields = _unet(shapes, "first_conv.weight", "time_embed.1.weight", widths, blocks)
+    fields = unet(shapes, "first_conv.weight", "time_embed.1.weight", widths, blocks)
     fields["attention_resolutions"] = [f"down_blocks.{i}.1.q.weight" in shapes for i in levels]
     return fields | {"out_channels": shapes["last_conv.2.weight"][0]}
-
-
-def _unet(shapes: Shapes, first: str, time: str, widths: list[int], num_blocks: int) -> dict:
-    """Return the fields that all UNets have, given the names of two weights."""
-    width = shapes[time][1]
-    return {
-        "in_channels": shapes[first][1],
-        "out_channels": 0,  # its place in the section
-        "model_channels": width,
-        "channel_mult": _multiples(widths, width),
-        "num_res_blocks": num_blocks,
-    }
-
-
-def _multiples(widths: Sequence[int], width: int) -> list[float]:
-    return [n // width if n % width == 0 else n / width for n in widths]
-
-
-def _count(shapes: Shapes, place: str) -> int:
-    """Return how many numbered modules lie in a place."""
-    head = f"{place}."
-    return len({key[len(head) :].partition(".")[0] for key in shapes if key.startswith(head)})
-
-
-def _size(fields: Fields, image_size: int | None) -> dict:
-    """Put the size of images first, and in pixels which resolutions attend."""
-    levels = len(fields["channel_mult"])
-    size: int | Guess = image_size or Guess(
-        4 << levels,
-        f"not told; usual for {levels} resolutions; --image_size N gives it, attention_resolutions follow",
-    )
-    pixels = image_size or 4 << levels
-    attends = [pixels >> i for i, on in enumerate(fields["attention_resolutions"]) if on]
-    return {"image_size": size, **fields, "attention_resolutions": attends}
 
 
 NETWORKS: dict[str, Callable[[Shapes, int | None], Iterator[Fields]]] = {
     "adm": adm,
     "adm_classifier": adm_classifier,
     "ddpm_unet": ddpm_unet,
+    "edm2_unet": edm2_unet,
     "lucidrains_unet": lucidrains_unet,
+    "mixer": mixer,
+    "ncsnpp": ncsnpp,
+    "song_unet": song_unet,
     "xyf_adagn": xyf_adagn,
     "xyf_unet": xyf_unet,
 }
