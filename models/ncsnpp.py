@@ -42,7 +42,7 @@ class NCSNPPConfig(UNetConfig):
     skip_rescale: bool = True
     """Divide the sum that ends a residual branch by sqrt(2)."""
     centered: bool = False
-    """Images are in [-1, 1]; where not, they are in [0, 1] and the network maps them to [-1, 1]."""
+    """The layers take x as it is; where not, 2 x - 1."""
     scale_by_sigma: bool = True
     """Divide the output by sigma, which makes it the score."""
     num_scales: int
@@ -310,9 +310,9 @@ class NCSNPP(nn.Module):
         """Estimate the score of noisy images.
 
         Args:
-            x: Noisy images x_0 + sigma z in float32 or float64, x_0 in [0, 1] (in [-1, 1] where the
-                config says centered), shape [B, in_channels, H, W]; H and W are multiples of the
-                coarsest level's reduction.
+            x: Noisy images x_0 + sigma z in float32 or float64, x_0 in [0, 1], shape
+                [B, in_channels, H, W]; H and W are multiples of the coarsest level's reduction. Where the
+                config says centered, the layers take them as they are, else as 2 x - 1.
             sigma: Standard deviations of the noise, above 0, shape [B].
 
         Returns:

@@ -20,7 +20,6 @@ from models import CONFIG_CLASSES, build_empty
 from tools.convert import family_of, sections_of
 from tools.description.fields import Fields, Guess, values
 from tools.description.networks import NETWORKS
-from tools.description.nvlabs import check_groups
 from tools.description.origin import Origin, Told
 from tools.description.process import process
 from tools.description.schedule import TABLES, agree, noise_ends, of_levels
@@ -221,8 +220,6 @@ def _render_own(
 ) -> str:
     """Write the config of a network that none is shipped of."""
     fields = told.complete(found.fields)
-    if told.around is not None:
-        check_groups(found.family, values(fields))
     diffusion = process(found.family, fields, tables, told)
     config = Config(  # what is printed is allowed
         model=build_section(CONFIG_CLASSES[found.family], values(fields)),

@@ -2,15 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from tools.description.fields import Fields, Guess
 from tools.description.shapes import Shapes, multiples, with_size
 
 _FIRST = re.compile(r"enc\.(\d+)x\1_conv\.weight")
 _FILTERS = {2: [1, 1], 4: [1, 3, 3, 1]}
-_LEAST = 4 * 32  # channels of a norm in 32 groups
 _HEADS = "not told; 64 is usual, where it divides the channels; channels_per_head of the training"
 
 
@@ -82,20 +80,6 @@ def edm2_unet(shapes: Shapes, image_size: int | None) -> Iterator[Fields]:
     shared = math.gcd(*attending, widths[-1])
     fields["num_head_channels"] = Guess(64 if not shared % 64 else shared, _HEADS)
     yield with_size(fields, named_size(shapes))
-
-
-def check_groups(family: str, model: Mapping[str, Any]) -> None:
-    """Refuse a DhariwalUNet whose norms have groups of four channels, fewer groups than ours of `adm`.
-
-    Raises:
-        ValueError: It has fewer than 128 channels somewhere.
-    """
-    least = min(model["channel_mult"]) * model["model_channels"]
-    if family == "adm" and least < _LEAST:
-        raise ValueError(
-            f"a DhariwalUNet of {least:g} channels, whose norms have {least // 4:g} groups; such networks "
-            f"are run from {_LEAST} channels on, with 32"
-        )
 
 
 def _resolutions(shapes: Shapes) -> list[str]:

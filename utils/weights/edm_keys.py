@@ -30,12 +30,27 @@ _FIRST = ("conv", "down", "up", "in")
 MARK = "map_layer0.weight"
 """A key that every network of NVlabs' EDM has."""
 _WITHOUT_USE = re.compile(r"(.*\.)?resample_filter|map_augment\..*")
-_HEAD_CHANNELS = 64
+_NORM = re.compile(r"norm\d?\.weight$|out_norm\.weight$")
+_HEAD_CHANNELS, _LEAST_CHANNELS = 64, 128
 
 
 def is_adm(keys: Iterable[str]) -> bool:
     """Whether keys, without the wrapper's prefix, are those of a DhariwalUNet."""
     return {"map_layer0.weight", "map_layer1.weight", "out_norm.weight", "out_conv.weight"} <= set(keys)
+
+
+def check_groups(named: Mapping[str, Stored]) -> None:
+    """Refuse a DhariwalUNet whose norms have groups of four channels, fewer groups than ours of `adm`.
+
+    Raises:
+        ValueError: It has fewer than 128 channels somewhere; the message is without the file's name.
+    """
+    least = min(stored.shape[0] for key, stored in named.items() if _NORM.search(key) and stored.shape)
+    if least < _LEAST_CHANNELS:
+        raise ValueError(
+            f"a DhariwalUNet of {least} channels, whose norms have {least // 4} groups; such networks are "
+            f"run from {_LEAST_CHANNELS} channels on, with 32"
+        )
 
 
 def to_adm(named: Mapping[str, Stored]) -> dict[str, Stored]:

@@ -141,6 +141,7 @@ def _to_published(state: State) -> Iterator[State]:
         own = below(rest, prefix)
         if edm_keys.is_adm(own):
             rest = {key: stored for key, stored in rest.items() if not key.startswith(prefix)}
+            edm_keys.check_groups(own)
             yield State(_join(state.where, prefix), edm_keys.to_adm(own))
     if rest or state.listed:
         yield State(state.where, rest, state.listed)
