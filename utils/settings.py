@@ -291,7 +291,9 @@ class Running(Place):
         False, "compare results of before with their hashes; mend what differs", changes_result=False
     )
     overwrite: bool = option(False, "replace what another run left in save_dir", changes_result=False)
-    no_metadata: bool = option(False, "do not record in the PNG files how they were made")
+    no_metadata: bool = option(
+        False, "record nothing in the PNG files: not how they were made, nor that a model made them"
+    )
     no_report: bool = option(
         False, "do not write report.html, the page that shows the run", changes_result=False
     )

@@ -57,7 +57,7 @@ def commands(page: Path) -> list[str]:
 
 def _lines(block: Block) -> list[str]:
     first = block.text.splitlines()[0]
-    if block.language in ("python", "diff"):
+    if block.language in ("python", "diff", "xml"):
         return []
     if block.language == "yaml" or re.match(r"\w+: \S", first):
         return _of_containers(yaml.safe_load(block.text))

@@ -101,6 +101,7 @@ NOT_RUN = {
     "unzip painting.zip": "what the page saved; tests/browser/test_paint_page.py saves and opens one",
     "python -m tools.check_published": "fetches; tests/tools/test_check_published.py runs it on small ones",
     "python -m tools.studies.list_published": "tests/tools/studies/test_list_published.py compares its rows",
+    "exiftool": "another program; tests/utils/images/test_marks.py parses what it shows",
     "ssh -L": "needs another machine",
     "head=$(scontrol": "needs SLURM",
     "scontrol requeue": "needs SLURM",

@@ -11,13 +11,15 @@ from diffusions.process import Model
 from models.point_mlp import PointMLP, PointMLPConfig
 from tools.parser import make_parser
 from tools.studies.points import points_process, train_network
-from utils import images
+from utils import images, settings
 from utils.files import write_atomically
 
 CONFIG = PointMLPConfig(in_channels=3, out_channels=3)
 TRAIN_STEPS, RESPACE_STEPS = 4000, 25
 CHUNK = 8192
 """Colours that a network sees at once."""
+MODEL = "two networks trained on the colours of two pictures"
+"""What the mark of a result calls it."""
 
 
 def to_points(image: Image.Image) -> Tensor:
@@ -101,7 +103,8 @@ def main(argv: list[str] | None = None) -> None:
         except ValueError as error:
             parser.error(f"{path}: {error}")
     result = transfer(*pictures, args.train_steps, args.respace_steps, args.seed)
-    write_atomically(args.result, images.encode_png(result, {}))
+    mark = images.make_mark(settings.PROGRAM, MODEL)
+    write_atomically(args.result, images.encode_png(result, {}, mark))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from utils.images.labels import differs, read_classes
 from utils.images.latents import LATENT_SUFFIX, Latents, encode_latent
 from utils.images.map_values import read_mask, read_strengths
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, find_masks, find_strengths
+from utils.images.marks import make_mark, mark_options
 from utils.images.paths import LATENTS, SHEETS, STRIPS, TRAJECTORIES, find_images, result_names
 from utils.images.pictures import encode_apng, encode_png, fit, to_image, to_tensor
 from utils.images.strips import cut_strip, labelled_strip, strip
@@ -39,6 +40,8 @@ __all__ = [
     "find_strengths",
     "fit",
     "labelled_strip",
+    "make_mark",
+    "mark_options",
     "mask_tensor",
     "read_classes",
     "read_mask",

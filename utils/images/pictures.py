@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from utils.images.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, look, open_file, reading
+from utils.images.marks import mark_options
 
 __all__ = [
     "MAX_PIXELS",
@@ -61,26 +62,28 @@ def to_image(x: Tensor) -> Image.Image:
     return Image.fromarray(pixels.squeeze(2).cpu().numpy())
 
 
-def encode_png(image: Image.Image, parameters: dict[str, str]) -> bytes:
-    """Encode as PNG with text entries; the same input gives the same bytes."""
+def encode_png(image: Image.Image, parameters: dict[str, str], mark: bytes = b"") -> bytes:
+    """Encode as PNG with text entries and a mark of `make_mark`; the same input gives the same bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=_entries(parameters))
+    image.save(buffer, "PNG", pnginfo=_entries(parameters, mark))
     return buffer.getvalue()
 
 
-def encode_apng(frames: list[Image.Image], durations_ms: list[int], parameters: dict[str, str]) -> bytes:
-    """Encode frames of one size as a PNG that shows them in turn, for ever, with text entries.
+def encode_apng(
+    frames: list[Image.Image], durations_ms: list[int], parameters: dict[str, str], mark: bytes = b""
+) -> bytes:
+    """Encode frames of one size as a PNG that shows them in turn, for ever, with text entries and a mark.
 
     Frames that equal the one before are not stored: that one is shown as much longer.
     """
     buffer = io.BytesIO()
     options = {"append_images": frames[1:], "duration": durations_ms, "loop": 0}
-    frames[0].save(buffer, "PNG", save_all=True, pnginfo=_entries(parameters), **options)
+    frames[0].save(buffer, "PNG", save_all=True, pnginfo=_entries(parameters, mark), **options)
     return buffer.getvalue()
 
 
-def _entries(parameters: dict[str, str]) -> PngInfo:
-    info = PngInfo()
+def _entries(parameters: dict[str, str], mark: bytes) -> PngInfo:
+    info = mark_options("PNG", mark)["pnginfo"] if mark else PngInfo()
     for key, value in parameters.items():
         info.add_itxt(key, value)
     return info

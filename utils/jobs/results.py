@@ -74,7 +74,7 @@ class Writer:
     comparison: bool
     """Also strips of input, noise and result."""
     parameters: dict[str, object] | None
-    """What the PNG files record of how they were made; None for nothing."""
+    """What the PNG files record of how they were made, of `record`; None for nothing, not even a mark."""
     folders: tuple[str, ...] = ("",)
     """Of the results of an item, below save_dir."""
     trajectory: bool = False
@@ -117,24 +117,27 @@ class Writer:
                 raise ItemError(problem)
         pictures = [images.to_image(result.image) for result in results]
         files: dict[str, bytes] = {}
+        mark = self._mark()
         for result, picture in zip(results, pictures, strict=True):
             text = self._text(item, notes, result)
-            files[_path(result.folder, item.target)] = images.encode_png(picture, text)
+            files[_path(result.folder, item.target)] = images.encode_png(picture, text, mark)
             if self.comparison:
                 strip = _compare(guide, result)
-                files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text)
+                files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text, mark)
             if result.trajectory is not None:
                 frames = [images.to_image(x) for x in result.trajectory]
+                strip = images.labelled_strip(frames, result.frame_labels)
                 path = _path(TRAJECTORIES, result.folder, item.target)
-                files[path] = images.encode_png(images.labelled_strip(frames, result.frame_labels), text)
+                files[path] = images.encode_png(strip, text, mark)
                 path = path.removesuffix(".png") + _ANIMATION
-                files[path] = images.encode_apng(frames, _timing(len(frames)), text)
+                files[path] = images.encode_apng(frames, _timing(len(frames)), text, mark)
             files.update(result.files)
         if len(results) > 1:
             names = [result.folder.replace("_", " ", 1) for result in results]
             first = {} if guide is None else {"input": images.to_image(guide)}
             sheet = _label(first | dict(zip(names, pictures, strict=True)))
-            files[_path(SHEETS, item.target)] = images.encode_png(sheet, self._text(item, notes, *results))
+            text = self._text(item, notes, *results)
+            files[_path(SHEETS, item.target)] = images.encode_png(sheet, text, mark)
         return files
 
     def _text(self, item: Item, notes: dict[str, object], *results: Result) -> dict[str, str]:
@@ -144,6 +147,14 @@ class Writer:
         of_item = {"input": item.name, "sample": item.sample}
         own = {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
         return {"parameters": json.dumps({**self.parameters, **of_item, **notes, **own})}
+
+    def _mark(self) -> bytes:
+        """Return what says in each picture that a model made it, of the program and the weights recorded."""
+        if self.parameters is None:
+            return b""
+        known = {key: str(value) for key, value in self.parameters.items()}
+        model = ", ".join(known[key] for key in ("weights", "weights_B") if key in known)
+        return images.make_mark(known["program"], model, f"sha256 {known['weights_sha256']}")
 
 
 def _compare(guide: Tensor | None, result: Result) -> Image.Image:

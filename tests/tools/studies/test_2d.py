@@ -206,6 +206,7 @@ def test_colours_move_to_those_of_the_reference(tmp_path):
     transfer_colors.main([*paths, "--train_steps", "400", "--respace_steps", "12"])
     with Image.open(paths[2]) as image:
         assert image.size == (40, 24)
+        assert "compositeWithTrainedAlgorithmicMedia<" in image.text["XML:com.adobe.xmp"]
         result = np.asarray(image).astype(float)
     moved = np.abs(result.mean((0, 1)) - reference.mean((0, 1)))
     assert moved.max() < 15
