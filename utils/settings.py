@@ -163,6 +163,15 @@ class Edit(Method):
         "noise of what is kept: new at every level (paper) or that of the start (released program)",
         OneOf(("fresh", "fixed")),
     )
+    region: str | None = option(
+        None,
+        "mask: edit only the part around each mask, and put it back into the picture, which keeps its size "
+        "and, outside the mask, every byte (default: the whole picture is brought to the model's size)",
+        OneOf(("mask",)),
+    )
+    region_margin: float = option(
+        0.25, "region: what is shown around the mask, on each side, as a share of its longer side", Number(0)
+    )
     strength_dir: Path | None = option(
         None, "folder of grey pictures, likewise: each pixel goes that share of the way, white all of it"
     )

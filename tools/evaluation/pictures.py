@@ -53,7 +53,7 @@ class Reader:
     def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
         try:
             result = images.decode(row.folder / target)
-            guide = images.Inputs(self._guides, _side(result.size), 3, row.fit, self._masks).load(name)
+            guide = images.Inputs(self._guides, _side(result.size), 3, row.fit, self._masks).load_whole(name)
         except ValueError as error:
             raise ValueError(f"{name}, {row.folder / target}: {error}") from None
         return {"result": images.to_tensor(result, 3), **guide}

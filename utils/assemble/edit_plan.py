@@ -58,6 +58,7 @@ class EditMeans:
         """Return what the PNG files record of the method, with or without masks."""
         edit = self.edit
         names = ("mask_noise", "mask_feather", "mask_invert") if masked else ()
+        names += ("region", "region_margin") if edit.region else ()
         names += ("corrector_steps", "snr") if edit.corrector_steps else ()
         return {
             "sampler": edit.sampler,
@@ -105,11 +106,7 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     indices, classes = _classes(edit, config, running, names)
     means = find_means(edit, chosen, config, trained, classes)
     _warn(means)
-    reader = images.Inputs(
-        *(running.folder, config.model.image_size, config.model.in_channels, edit.fit),
-        masks=images.find_masks(edit, running.save_dir, names),
-        strengths=images.find_strengths(edit, running.save_dir, names),
-    )
+    reader = _reader(edit, config, running, names)
     items = jobs.make_items(names, edit.samples)
     return Plan(
         title=TITLE,
@@ -128,6 +125,26 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
         build=lambda launch: build(means, launch, classes),
         classes=indices,
     )
+
+
+def _reader(
+    edit: Edit, config: Config, running: Running, names: list[str]
+) -> images.Inputs | images.RegionInputs:
+    """Return what reads the inputs: whole, or the parts that masks mark.
+
+    Raises:
+        ValueError: No masks, or none of an input, or an option of masks without any.
+    """
+    reader = images.Inputs(
+        *(running.folder, config.model.image_size, config.model.in_channels, edit.fit),
+        masks=images.find_masks(edit, running.save_dir, names),
+        strengths=images.find_strengths(edit, running.save_dir, names),
+    )
+    if edit.region is None:
+        return reader
+    if reader.masks is None:
+        raise ValueError("--region mask: what may change is not said; give --mask_dir")
+    return images.RegionInputs(reader, edit.region_margin)
 
 
 def build(
@@ -185,7 +202,8 @@ def _describe(
     """Say what a run would do."""
     side, process = config.model.image_size, means.process
     num_results = num_items * max(1, len(means.levels))
-    lines = [f"{num_inputs} images at {side}x{side}, {num_results} results", *missing]
+    what = "images, the parts around their masks" if means.edit.region else "images"
+    lines = [f"{num_inputs} {what} at {side}x{side}, {num_results} results", *missing]
     if means.edit.auto_t0:
         limit = means.edit.faithfulness
         return [*lines, f"up to level {process.num_steps}, as far as the difference stays within {limit}"]

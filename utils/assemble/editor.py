@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageChops
 from torch import Tensor
@@ -15,6 +15,15 @@ from utils.settings import Edit
 
 _OF_FILES = ("mask_dir", "strength_dir", "comparison", "trajectory")
 _WAYS = ("t0", "edit_steps", "auto_t0")
+
+
+class Read(NamedTuple):
+    """A picture that was read."""
+
+    parts: list[dict[str, Tensor]]
+    """What is edited of it, as `Inputs.load` has it."""
+    finish: jobs.Finish
+    """Makes the result of the results of these."""
 
 
 class Editor(OnLoaded):
@@ -58,8 +67,8 @@ class Editor(OnLoaded):
             **options: Those of sample_sdedit.py, in place of those of `load`.
 
         Returns:
-            An image of Pillow, of the model's size; a list of them for a list. Several levels or samples
-            give a list in place of each image.
+            An image of Pillow, of the model's size, or with `region` of its own; a list of them for a list.
+            Several levels or samples give a list in place of each image.
 
         Raises:
             ValueError: Options that are not allowed, or a picture that cannot be read or has no result.
@@ -68,12 +77,17 @@ class Editor(OnLoaded):
         given = [pictures] if alone else list(pictures)
         means = self.means(**options)
         maps = {"mask": mask, "strength": strength}
-        rows = self._rows(means.edit, given, {key: x for key, x in maps.items() if x is not None})
-        done = self._run(means, name_pictures(given, names), rows, callback)
-        shown = [images.to_image(result.image) for results, _ in done for result in results]
-        size = len(shown) // max(1, len(given))
-        groups = [shown[i : i + size] for i in range(0, len(shown), size)]
-        edited = [group[0] if size == 1 else group for group in groups]
+        read = self._read(means.edit, given, {key: x for key, x in maps.items() if x is not None})
+        done = self._run(means, name_pictures(given, names), read, callback)
+        edited = [
+            [
+                finished
+                for sample in samples
+                for finished in finish_all(one, sample, max(1, len(means.levels)))
+            ]
+            for one, samples in zip(read, done, strict=True)
+        ]
+        edited = [group[0] if len(group) == 1 else group for group in edited]
         return edited[0] if alone else edited
 
     def encode(
@@ -97,18 +111,17 @@ class Editor(OnLoaded):
             ValueError: As in a call.
         """
         means = self.means(**options)
-        rows = self._rows(means.edit, [picture], {} if mask is None else {"mask": mask})
-        [(results, dtype)] = self._run(means, [name], rows, callback)
+        [read] = self._read(means.edit, [picture], {} if mask is None else {"mask": mask})
+        [[done]] = self._run(means, [name], [read], callback)
         asked, config = self._loaded.asked, self._loaded.chosen.main.config
         digest = self._loaded.weights_sha256
         parameters = record(TITLE, asked, config, means.edit, means.timesteps, digest)
         parameters |= means.parameters(masked=mask is not None)
-        notes = {"precision": str(dtype).removeprefix("torch.")}
-        [content] = (
-            jobs.Writer(False, parameters)
-            .encode(jobs.Item(name, 0, name), rows[0]["image"], results, notes)
-            .values()
-        )
+        dtypes = [dtype for _, dtype in done] or [self._loaded.launch.dtype]
+        notes = {"precision": str(dtypes[0]).removeprefix("torch.")}
+        parts = [jobs.Part(row["image"], results) for row, (results, _) in zip(read.parts, done, strict=True)]
+        writer = jobs.Writer(False, parameters)
+        [content] = writer.encode(jobs.Item(name, 0, name), parts, read.finish, notes).values()
         return content
 
     def means(self, **options: Any) -> EditMeans:
@@ -129,12 +142,19 @@ class Editor(OnLoaded):
         self,
         means: EditMeans,
         names: list[str],
-        rows: list[dict[str, Tensor]],
+        read: list[Read],
         callback: Callback | None,
-    ) -> list[Done]:
+    ) -> list[list[list[Done]]]:
+        """Edit pictures; return what came of each part, of each sample, of each picture."""
         edit, loaded = means.edit, self._loaded
-        num_samples = edit.samples or 1
-        items = [jobs.Item(name, sample, name) for name in names for sample in range(num_samples)]
+        samples = range(edit.samples or 1)
+        rows = {
+            jobs.Item(name, sample, name, part): tensors
+            for name, one in zip(names, read, strict=True)
+            for sample in samples
+            for part, tensors in enumerate(one.parts)
+        }
+        items = list(rows)
         num_batches = -(-len(items) // loaded.micro_batch)
         tick = callback and Counter(callback, edit.repeats * sum(means.levels) * num_batches or None)
         classes = {} if edit.class_label is None else dict.fromkeys(names, edit.class_label)
@@ -142,33 +162,64 @@ class Editor(OnLoaded):
         def made(launch: jobs.Launch):
             return build(means, launch, classes, tick, loaded.on(launch))
 
-        return loaded.run(made, items, [row for row in rows for _ in range(num_samples)])
+        done = dict(zip(items, loaded.run(made, items, list(rows.values())), strict=True))
+        return [
+            [
+                [done[jobs.Item(name, sample, name, part)] for part in range(len(one.parts))]
+                for sample in samples
+            ]
+            for name, one in zip(names, read, strict=True)
+        ]
 
-    def _rows(
+    def _read(
         self, edit: Edit, pictures: list[Picture], maps: Mapping[str, Picture | Sequence[Picture]]
-    ) -> list[dict[str, Tensor]]:
-        """Return the tensors of each picture: its guide, and its maps."""
-        guides = [open_picture(picture) for picture in pictures]
-        rows = [{"image": self._loaded.to_tensor(guide, edit.fit)} for guide in guides]
+    ) -> list[Read]:
+        """Read each picture and its maps."""
+        each: dict[str, list[Picture]] = {}
         for key, given in maps.items():
             several = not isinstance(given, str | Path | Image.Image)
-            each = list(given) if several else [given] * len(guides)
-            if len(each) != len(guides):
-                raise ValueError(f"{len(each)} of {key} for {len(guides)} pictures; give one for each")
-            for row, guide, picture in zip(rows, guides, each, strict=True):
-                row[key] = self._map(key, edit, picture, guide.size)
-        return rows
+            each[key] = list(given) if several else [given] * len(pictures)
+            if len(each[key]) != len(pictures):
+                raise ValueError(f"{len(each[key])} of {key} for {len(pictures)} pictures; give one for each")
+        read = self._read_region if edit.region else self._read_whole
+        return [
+            read(edit, picture, {key: given[i] for key, given in each.items()})
+            for i, picture in enumerate(pictures)
+        ]
 
-    def _map(self, key: str, edit: Edit, picture: Picture, size: tuple[int, int]) -> Tensor:
-        """Return a mask or strengths, [1, H, W] in [0, 1]."""
-        found = open_picture(picture, images.read_mask if key == "mask" else images.read_strengths)
-        if found.size != size:
-            sizes = f"{found.width}x{found.height} and the picture {size[0]}x{size[1]}"
-            raise ValueError(f"the {key} is {sizes}; make them equal")
-        width = edit.mask_feather if key == "mask" else 0
-        if key == "mask" and edit.mask_invert:
-            found = ImageChops.invert(found)
-        return images.mask_tensor(found, self.config.model.image_size, edit.fit, width)
+    def _read_whole(self, edit: Edit, picture: Picture, maps: dict[str, Picture]) -> Read:
+        guide = open_picture(picture)
+        row = {"image": self._loaded.to_tensor(guide, edit.fit)}
+        for key, given in maps.items():
+            width = edit.mask_feather if key == "mask" else 0
+            found = _open_map(key, edit, given, guide.size)
+            row[key] = images.mask_tensor(found, self.config.model.image_size, edit.fit, width)
+        return Read([row], lambda edited: images.to_image(edited[0]))
+
+    def _read_region(self, edit: Edit, picture: Picture, maps: dict[str, Picture]) -> Read:
+        if "mask" not in maps:
+            raise ValueError("region: what may change is not said; give mask=")
+        photo = images.Original.of(open_picture(picture, images.as_stored))
+        marked = images.Marked(photo, **{key: _open_map(key, edit, x, photo.size) for key, x in maps.items()})
+        model = self.config.model
+        regions = images.Regions(model.image_size, model.in_channels, edit.region_margin, edit.mask_feather)
+        return Read(regions.cut(marked), lambda edited: regions.put_back(marked.copy(), edited))
+
+
+def _open_map(key: str, edit: Edit, picture: Picture, size: tuple[int, int]) -> Image.Image:
+    """Read a mask or strengths, in mode L."""
+    found = open_picture(picture, images.read_mask if key == "mask" else images.read_strengths)
+    if found.size != size:
+        sizes = f"{found.width}x{found.height} and the picture {size[0]}x{size[1]}"
+        raise ValueError(f"the {key} is {sizes}; make them equal")
+    return ImageChops.invert(found) if key == "mask" and edit.mask_invert else found
+
+
+def finish_all(read: Read, parts: list[Done], num_levels: int) -> list[Image.Image]:
+    """Return the picture of each level, of the parts of one sample."""
+    levels = [[results[level].image for results, _ in parts] for level in range(num_levels)]
+    pictures = [read.finish(edited) for edited in levels]
+    return [x.image() if isinstance(x, images.Original) else x for x in pictures]
 
 
 def _settings(options: dict[str, Any]) -> Edit:

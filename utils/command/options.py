@@ -23,7 +23,8 @@ GROUPS = {
         *("corrector_steps", "snr", "samples", "repeats"),
     ),
     "where a picture may change": (
-        *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise", "strength_dir"),
+        *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise"),
+        *("region", "region_margin", "strength_dir"),
     ),
     "guidance": ("guidance_scale", "unconditional", "classifier", "classifier_scale"),
     "what else is saved": (

@@ -3,6 +3,7 @@
 import functools
 import io
 
+import numpy as np
 from PIL import Image, ImageCms
 
 MAX_PROFILE = 16 * 2**20
@@ -47,6 +48,56 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         image.putalpha(alpha)
         return image
     return _apply(profile, image)
+
+
+def can_return(profile: bytes, mode: str) -> bool:
+    """Tell whether a profile is one of pictures of a mode, and can also be used to bring sRGB to it."""
+    try:
+        space = _open(profile)[1]
+        if space != mode.removesuffix("A"):
+            return False
+        from_srgb(np.zeros((1, 1, len(space)), np.float32), profile)
+    except ValueError:
+        return False
+    return True
+
+
+def from_srgb(colours: np.ndarray, profile: bytes) -> np.ndarray:
+    """Bring colours from sRGB to those of a profile, the way back of `to_srgb`.
+
+    Args:
+        colours: float32 in [0, 1], [H, W, 3], or [H, W, 1] for a profile of grey.
+        profile: An ICC profile for which `can_return` says so.
+
+    Returns:
+        The same shape and type, in steps of 1/255.
+
+    Raises:
+        ValueError: The profile is broken, or leads one way only.
+    """
+    if _open(profile)[2]:
+        return colours
+    if colours.shape[2] == 1:
+        return np.interp(colours, _greys(profile), np.linspace(0, 1, 256)).astype(np.float32)
+    image = Image.fromarray(np.rint(colours.clip(0, 1) * 255).astype(np.uint8))
+    try:
+        return np.asarray(_back(profile).apply(image), np.float32) / 255
+    except Exception as error:
+        raise _broken() from error
+
+
+@functools.lru_cache(maxsize=8)
+def _greys(profile: bytes) -> np.ndarray:
+    """Return the grey in sRGB of each of the 256 greys of a profile, in [0, 1], none below the one before."""
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    return np.maximum.accumulate(np.asarray(_apply(profile, ramp))[0, :, 0] / 255)
+
+
+@functools.lru_cache(maxsize=8)
+def _back(profile: bytes) -> ImageCms.ImageCmsTransform:
+    srgb, intent = ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
+    opened, flags = _open(profile)[0], ImageCms.Flags.BLACKPOINTCOMPENSATION
+    return ImageCms.buildTransform(srgb, opened, "RGB", "RGB", intent, flags)
 
 
 def note_on_codes(primaries: int, transfer: int) -> list[str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageChops
 from torch import Tensor
 
-from utils.images import paths, pictures
+from utils.images import maps, paths, pictures
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
 from utils.images.paths import STRIPS, TRAJECTORIES
 from utils.log import once, warn_once
@@ -92,8 +92,8 @@ class Inputs:
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as a folder and a path in it: 'image', 'mask' and 'strength'."""
         found = {"image": (self.input_dir, name)}
-        maps = {"mask": self.masks and self.masks.maps, "strength": self.strengths}
-        for role, found_maps in maps.items():
+        kinds = {"mask": self.masks and self.masks.maps, "strength": self.strengths}
+        for role, found_maps in kinds.items():
             if found_maps is not None and (file := found_maps.file(name)) is not None:
                 found[role] = found_maps.folder, file
         return found
@@ -110,8 +110,8 @@ class Inputs:
                 lines.append(f"{len(without)} inputs have no {kind} and would fail: {some}")
         return lines
 
-    def load(self, name: str) -> dict[str, Tensor]:
-        """Read an input.
+    def load(self, name: str) -> list[dict[str, Tensor]]:
+        """Read an input, which is one part.
 
         Returns:
             'image' [C, H, W] in [-1, 1]; 'mask' (1 may change) and 'strength' [1, H, W] in [0, 1] where
@@ -121,6 +121,15 @@ class Inputs:
             ValueError: The image or one of its maps is broken, missing, of the wrong size, or a link that
                 leads out of its folder.
         """
+        return [self.load_whole(name)]
+
+    def finish(self, name: str, edited: list[Tensor]) -> Image.Image:
+        """Return the result of an input: its one part, [C, H, W] in [-1, 1]."""
+        [picture] = edited
+        return pictures.to_image(picture)
+
+    def load_whole(self, name: str) -> dict[str, Tensor]:
+        """Read an input, as `load` does."""
         tensors, shape, own_mask = self._read_pair(name) if is_pair(name) else self._read_image(name)
         if self.masks is not None:
             tensors["mask"] = self._mask(self.masks, name, shape) if own_mask is None else own_mask
@@ -145,7 +154,7 @@ class Inputs:
         return pictures.to_tensor(pictures.fit(image, self.size, self.fit), self.channels)
 
     def _fit_map(self, image: Image.Image) -> Tensor:
-        return _to_unit(pictures.fit(image, self.size, self.fit))
+        return maps.to_unit(pictures.fit(image, self.size, self.fit))
 
     def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor:
         found = masks.maps and masks.maps.read(name, shape, partial(self._finish_mask, masks))
@@ -158,7 +167,7 @@ class Inputs:
     def _finish_mask(self, masks: Masks, mask: Image.Image) -> Tensor:
         if masks.invert:
             mask = ImageChops.invert(mask)
-        return mask_tensor(mask, self.size, self.fit, masks.feather)
+        return maps.mask_tensor(mask, self.size, self.fit, masks.feather)
 
     def _say_extent(self, name: str, mask: Tensor) -> None:
         """Say what is hardly meant."""
@@ -167,20 +176,6 @@ class Inputs:
             extent = "everything" if mask.max() == 1 else "nothing"
             whose = "mask" if is_pair(name) else f"mask {self.masks.maps.folder.name}/{given}"
             warn_once(f"{plain(name)}: its {plain(whose)} lets {extent} change")
-
-
-def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:
-    """Bring a mask to the model's size and soften its edge: [1, size, size] in [0, 1], 1 may change."""
-    return _to_unit(feather(pictures.fit(mask, size, fit), feather_width))
-
-
-def feather(mask: Image.Image, width: float) -> Image.Image:
-    """Soften the edge of a mask inwards, over `width` pixels, so that black stays black."""
-    if width == 0:
-        return mask
-    blurred = mask.filter(ImageFilter.GaussianBlur(width / 2))
-    ramp = blurred.point([max(0, min(255, round(2 * value - 255))) for value in range(256)])
-    return ImageChops.darker(mask, ramp)
 
 
 def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.Image]:
@@ -244,7 +239,3 @@ def _check_plain(part: Tensor) -> None:
 
 def _shape(part: Tensor) -> str:
     return plain(list(part.shape[:8]))
-
-
-def _to_unit(image: Image.Image) -> Tensor:
-    return (pictures.to_tensor(image, 1) + 1) / 2

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -37,8 +38,8 @@ class Latents:
         """Return what `load` reads, as a folder and a path in it."""
         return {"latent": (self.input_dir, name)}
 
-    def load(self, name: str) -> dict[str, Tensor]:
-        """Read a latent.
+    def load(self, name: str) -> list[dict[str, Tensor]]:
+        """Read a latent, which is one part.
 
         Returns:
             'latent' [C, H, W], float32.
@@ -68,7 +69,12 @@ class Latents:
         self._check_origin(made_by)
         if not latent.isfinite().all():
             raise ValueError("the latent holds NaN or infinity; make it again")
-        return {"latent": latent}
+        return [{"latent": latent}]
+
+    def finish(self, name: str, edited: list[Tensor]) -> Image.Image:
+        """Return the result of a latent: its one part, [C, H, W] in [-1, 1]."""
+        [picture] = edited
+        return pictures.to_image(picture)
 
     def _check_origin(self, text: str) -> None:
         try:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
+from torch import Tensor
 
 from utils.images import map_values, paths, pictures
 from utils.images.decoder import Convert
@@ -160,3 +161,22 @@ def _name_some(names: list[str], most: int = 3) -> str:
 def _stem(name: str) -> str:
     """Return what an input and its maps have in common: systems spell accents in two ways."""
     return unicodedata.normalize("NFC", name.rpartition(".")[0])
+
+
+def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:
+    """Bring a mask to the model's size and soften its edge: [1, size, size] in [0, 1], 1 may change."""
+    return to_unit(feather(pictures.fit(mask, size, fit), feather_width))
+
+
+def feather(mask: Image.Image, width: float) -> Image.Image:
+    """Soften the edge of a mask inwards, over `width` pixels, so that black stays black."""
+    if width == 0:
+        return mask
+    blurred = mask.filter(ImageFilter.GaussianBlur(width / 2))
+    ramp = blurred.point([max(0, min(255, round(2 * value - 255))) for value in range(256)])
+    return ImageChops.darker(mask, ramp)
+
+
+def to_unit(image: Image.Image) -> Tensor:
+    """Return a map in mode L as a tensor, [1, H, W] in [0, 1]."""
+    return (pictures.to_tensor(image, 1) + 1) / 2

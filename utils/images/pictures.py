@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.images.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, look, open_file, reading
 from utils.images.marks import mark_options
+from utils.images.original import Original
 
 __all__ = [
     "MAX_PIXELS",
@@ -62,9 +63,14 @@ def to_image(x: Tensor) -> Image.Image:
     return Image.fromarray(pixels.squeeze(2).cpu().numpy())
 
 
-def encode_png(image: Image.Image, parameters: dict[str, str], mark: bytes = b"") -> bytes:
-    """Encode as PNG with text entries and a mark of `make_mark`; the same input gives the same bytes."""
+def encode_png(image: Image.Image | Original, parameters: dict[str, str], mark: bytes = b"") -> bytes:
+    """Encode as PNG with text entries, a mark of `make_mark`, and the profile of a photo.
+
+    The same input gives the same bytes.
+    """
     buffer = io.BytesIO()
+    if isinstance(image, Original):
+        image = image.image()
     image.save(buffer, "PNG", pnginfo=_entries(parameters, mark))
     return buffer.getvalue()
 

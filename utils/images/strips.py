@@ -25,6 +25,19 @@ def strip(images: list[Image.Image]) -> Image.Image:
     return canvas
 
 
+def column(images: list[Image.Image]) -> Image.Image:
+    """Put images one below the other on white; one alone stays as it is."""
+    if len(images) == 1:
+        return images[0]
+    height = sum(image.height for image in images) + _GAP * (len(images) - 1)
+    canvas = Image.new("RGB", (max(image.width for image in images), height), WHITE)
+    y = 0
+    for image in images:
+        canvas.paste(image, (0, y))
+        y += image.height + _GAP
+    return canvas
+
+
 def labelled_strip(images: list[Image.Image], labels: list[str]) -> Image.Image:
     """Put square images of one size side by side, each under its label.
 

@@ -4,15 +4,17 @@ from utils.jobs.allocator import keep_freed_memory
 from utils.jobs.job import Item
 from utils.jobs.launch import Launch, finish, start
 from utils.jobs.noise import ImageNoise, item_noise
-from utils.jobs.results import Result, Writer, make_items
+from utils.jobs.results import Finish, Part, Result, Writer, make_items
 from utils.jobs.run import Method, Run, Sampler, Told, check
 from utils.jobs.run_key import content_hash, run_settings
 
 __all__ = [
+    "Finish",
     "ImageNoise",
     "Item",
     "Launch",
     "Method",
+    "Part",
     "Result",
     "Run",
     "Sampler",

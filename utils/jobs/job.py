@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf
 from time import monotonic
 from typing import Any
@@ -40,11 +40,27 @@ class Item:
     """Which of several results for this input."""
     target: str
     """Relative path of the result."""
+    part: int = 0
+    """Which of several regions of this input."""
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> tuple[str | int, ...]:
         """What the noise of this item depends on."""
-        return self.name, self.sample
+        return (self.name, self.sample, self.part) if self.part else (self.name, self.sample)
+
+
+@dataclass(eq=False)
+class _Work:
+    """An item on its way: what is computed of its parts, and how many are not."""
+
+    item: Item
+    left: int
+    outputs: dict[int, Any] = field(default_factory=dict)
+    failed: bool = False
+
+
+_Row = tuple[_Work, int, dict[str, Tensor]]
+"""A part of an item: whose, which, and its tensors."""
 
 
 class MicroBatch:
@@ -86,23 +102,27 @@ class Outcome:
 
 
 class Job:
-    """Loads, computes and saves every item; one that fails is reported and the others are done."""
+    """Loads, computes and saves every item; one that fails is reported and the others are done.
+
+    An item may have several parts, or none. Parts are computed like items; an item is saved when the last is.
+    """
 
     def __init__(
         self,
         micro_batch: MicroBatch,
-        load: Callable[[Item], dict[str, Tensor]],
+        load: Callable[[Item], list[dict[str, Tensor]]],
         compute: Callable[[list[Item], dict[str, Tensor]], list[Any]],
-        save: Callable[[Item, Any], None],
+        save: Callable[[Item, list[Any]], None],
         fail: Callable[[Item, str], None],
         check: Callable[[], None] = lambda: None,
     ):
         """
         Args:
-            micro_batch: How many items are computed together.
-            load: Item to named tensors, in a thread; a ValueError or OSError is that item's failure.
-            compute: Items and their tensors, stacked, to the output of each.
-            save: Item and its output, in a thread; a ValueError is that item's failure.
+            micro_batch: How many parts are computed together.
+            load: Item to named tensors of each part, in a thread; a ValueError or OSError is that item's
+                failure.
+            compute: Items, each with the number of its part, and their tensors, stacked, to their outputs.
+            save: Item and the outputs of its parts, in a thread; a ValueError is that item's failure.
             fail: Told of each item that has no result, and why.
             check: Called before each item; raises where the job is to end.
         """
@@ -118,11 +138,9 @@ class Job:
         """
         with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
             try:
-                batch: list[tuple[Item, dict[str, Tensor]]] = []
-                for item, future in self._ahead(items, readers):
-                    self._check()
-                    tensors = self._loaded(item, future)
-                    batch += [] if tensors is None else [(item, tensors)]
+                batch: list[_Row] = []
+                for row in self._rows(items, readers, writers):
+                    batch.append(row)
                     if len(batch) >= self._micro_batch.size:
                         self._do(batch, writers)
                         batch = []
@@ -133,6 +151,21 @@ class Job:
                 self._finish_saving(0)
         return self.outcome
 
+    def _rows(
+        self, items: list[Item], readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
+    ) -> Iterator[_Row]:
+        """Yield the parts of all items; save those that have none."""
+        for item, future in self._ahead(items, readers):
+            self._check()
+            rows = self._loaded(item, future)
+            if rows is None:
+                continue
+            work = _Work(item, len(rows))
+            if not rows:
+                self._start_saving(work, writers)
+            for part, tensors in enumerate(rows):
+                yield work, part, tensors
+
     def _ahead(self, items: list[Item], readers: ThreadPoolExecutor) -> Iterator[tuple[Item, Future]]:
         """Start to load each item two batches before it is needed."""
         pending: deque[tuple[Item, Future]] = deque()
@@ -142,7 +175,7 @@ class Job:
                 yield pending.popleft()
         yield from pending
 
-    def _loaded(self, item: Item, future: Future) -> dict[str, Tensor] | None:
+    def _loaded(self, item: Item, future: Future) -> list[dict[str, Tensor]] | None:
         start = monotonic()
         try:
             return future.result()
@@ -152,14 +185,17 @@ class Job:
         finally:
             self.outcome.waited_s += monotonic() - start
 
-    def _do(self, batch: list[tuple[Item, dict[str, Tensor]]], writers: ThreadPoolExecutor) -> None:
-        """Compute a batch, in two halves where memory is short, and start to save it."""
-        items = [item for item, _ in batch]
-        tensors = {key: torch.stack([row[key] for _, row in batch]) for key in batch[0][1]}
+    def _do(self, batch: list[_Row], writers: ThreadPoolExecutor) -> None:
+        """Compute a batch, in two halves where memory is short, and start to save what is complete."""
+        items = [replace(work.item, part=part) for work, part, _ in batch]
+        tensors = {key: torch.stack([row[key] for *_, row in batch]) for key in batch[0][2]}
         start = monotonic()
         outputs = self._try(items, tensors)
         if outputs is None and len(batch) == 1:
-            self._report(items[0], ItemError(_NO_MEMORY))
+            work = batch[0][0]
+            if not work.failed:
+                self._report(work.item, ItemError(_NO_MEMORY))
+            work.failed = True
         elif outputs is None:
             self._micro_batch.did_not_fit(len(batch))
             half = self._micro_batch.size
@@ -168,9 +204,16 @@ class Job:
             self._do(batch[half:], writers)
         else:
             self._micro_batch.took(len(batch), monotonic() - start)
-            self._finish_saving(2 * len(batch))
-            for item, output in zip(items, outputs, strict=True):
-                self._saving.append((item, writers.submit(self._save, item, output)))
+            for (work, part, _), output in zip(batch, outputs, strict=True):
+                work.outputs[part] = output
+                work.left -= 1
+                if not work.left and not work.failed:
+                    self._start_saving(work, writers)
+
+    def _start_saving(self, work: _Work, writers: ThreadPoolExecutor) -> None:
+        self._finish_saving(2 * self._micro_batch.size)
+        outputs = [work.outputs[part] for part in sorted(work.outputs)]
+        self._saving.append((work.item, writers.submit(self._save, work.item, outputs)))
 
     def _try(self, items: list[Item], tensors: dict[str, Tensor]) -> list[Any] | None:
         """Compute a batch; None where memory does not suffice, with what it held set free."""

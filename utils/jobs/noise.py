@@ -9,20 +9,24 @@ from torch import Tensor
 
 from utils.jobs.job import Item
 
+Key = tuple[str | int, ...]
+"""What the noise of an image depends on beside the seed, see `Item.key`."""
+
 
 class ImageNoise:
     """Standard normal noise for a batch, from one generator an image.
 
-    A generator is keyed by (seed, relative path, sample) and runs on the CPU in float32, so an
-    image meets the same noise on every device, in every batch and for any number of processes. For
-    another device each noise is drawn in a thread while the network computes with the one before.
+    A generator is keyed by (seed, relative path, sample), and by the region where there are several. It runs
+    on the CPU in float32, so an image meets the same noise on every device, in every batch and for any
+    number of processes. For another device each noise is drawn in a thread while the network computes with
+    the one before.
     """
 
-    def __init__(self, seed: int, keys: list[tuple[str, int]], shape: tuple[int, ...], device: torch.device):
+    def __init__(self, seed: int, keys: list[Key], shape: tuple[int, ...], device: torch.device):
         """
         Args:
             seed: The run's seed, any whole number from 0.
-            keys: Relative POSIX path of each image of the batch, and which of its samples is made.
+            keys: Of each image of the batch, see `Item.key`: relative POSIX path, sample, region.
             shape: Shape of one image, (C, H, W).
             device: Where the noise is wanted.
         """
@@ -53,6 +57,7 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
 
 
-def _key(seed: int, name: str, sample: int) -> int:
-    digest = hashlib.sha256(f"{seed}\0{name}\0{sample}".encode("utf-8", "surrogateescape")).digest()
+def _key(seed: int, *key: str | int) -> int:
+    text = "\0".join(map(str, (seed, *key)))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # Generator seeds are signed 64-bit numbers

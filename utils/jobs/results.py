@@ -1,8 +1,10 @@
 """What a run writes: results under the names of their inputs, comparison strips, sheets, trajectories."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -11,6 +13,8 @@ from utils import images
 from utils.images import LATENTS, SHEETS, STRIPS, TRAJECTORIES
 from utils.jobs.job import Item, ItemError
 
+Finish = Callable[[list[Tensor]], Image.Image | images.Original]
+"""The results of the parts of an input, [C, H, W] in [-1, 1] each -> its result."""
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
 _WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
@@ -55,6 +59,15 @@ class Result:
         return replace(self, **{key: x if x is None else x.cpu() for key, x in pictures.items()})
 
 
+class Part(NamedTuple):
+    """What came of one part of an input, or of all of it."""
+
+    guide: Tensor | None
+    """[C, H, W] in [-1, 1], where there is one."""
+    results: list[Result]
+    """One a folder."""
+
+
 def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
     """List what there is to do: every input or, with a number of samples, each that often, named _s00 ..."""
     targets = images.result_names(names)
@@ -96,14 +109,14 @@ class Writer:
         return found + ([_path(SHEETS, item.target)] if len(self.folders) > 1 else [])
 
     def encode(
-        self, item: Item, guide: Tensor | None, results: list[Result], notes: dict[str, object]
+        self, item: Item, parts: list[Part], finish: Finish, notes: dict[str, object]
     ) -> dict[str, bytes]:
         """Encode all results of an item, and a contact sheet where there are several.
 
         Args:
             item: What was done.
-            guide: Its input, [C, H, W] in [-1, 1], where there is one.
-            results: What came of it.
+            parts: What came of each of its parts; none where nothing of it may change.
+            finish: Makes a picture of the results of the parts.
             notes: What the PNG files record of it beside the parameters.
 
         Returns:
@@ -112,40 +125,51 @@ class Writer:
         Raises:
             ItemError: One of them is no result.
         """
-        for result in results:
+        for result in (result for part in parts for result in part.results):
             if problem := result.why_none():
                 raise ItemError(problem)
-        pictures = [images.to_image(result.image) for result in results]
         files: dict[str, bytes] = {}
-        mark = self._mark()
-        for result, picture in zip(results, pictures, strict=True):
-            text = self._text(item, notes, result)
-            files[_path(result.folder, item.target)] = images.encode_png(picture, text, mark)
-            if self.comparison:
-                strip = _compare(guide, result)
-                files[_path(STRIPS, result.folder, item.target)] = images.encode_png(strip, text, mark)
-            if result.trajectory is not None:
-                frames = [images.to_image(x) for x in result.trajectory]
-                strip = images.labelled_strip(frames, result.frame_labels)
-                path = _path(TRAJECTORIES, result.folder, item.target)
-                files[path] = images.encode_png(strip, text, mark)
-                path = path.removesuffix(".png") + _ANIMATION
-                files[path] = images.encode_apng(frames, _timing(len(frames)), text, mark)
-            files.update(result.files)
-        if len(results) > 1:
-            names = [result.folder.replace("_", " ", 1) for result in results]
-            first = {} if guide is None else {"input": images.to_image(guide)}
-            sheet = _label(first | dict(zip(names, pictures, strict=True)))
-            text = self._text(item, notes, *results)
-            files[_path(SHEETS, item.target)] = images.encode_png(sheet, text, mark)
+        by_folder = list(zip(*(part.results for part in parts), strict=True))
+        for results in by_folder:
+            text, path = self._text(item, notes, merge(results)), _path(results[0].folder, item.target)
+            files[path] = self._png(finish([result.image for result in results]), text)
+            files |= self._show_way(path, parts, results, text)
+        if not parts:
+            picture = images.encode_png(finish([]), self._text(item, notes, {}))  # no model made it
+            files |= {_path(folder, item.target): picture for folder in self.folders}
+        if len(by_folder) > 1:
+            text = self._text(item, notes, merge([result for results in by_folder for result in results]))
+            sheet = images.column([_sheet(part) for part in parts])
+            files[_path(SHEETS, item.target)] = self._png(sheet, text)
         return files
 
-    def _text(self, item: Item, notes: dict[str, object], *results: Result) -> dict[str, str]:
+    def _show_way(
+        self, path: str, parts: list[Part], results: Sequence[Result], text: dict[str, str]
+    ) -> dict[str, bytes]:
+        """Encode what is saved beside the results in one folder: a row, or a picture, a part."""
+        files = {}
+        if self.comparison:
+            rows = [_compare(part.guide, result) for part, result in zip(parts, results, strict=True)]
+            files[_path(STRIPS, path)] = self._png(images.column(rows), text)
+        if results[0].trajectory is not None:
+            path = _path(TRAJECTORIES, path)
+            ways = [[images.to_image(x) for x in result.trajectory] for result in results]
+            rows = [images.labelled_strip(way, results[0].frame_labels) for way in ways]
+            files[path] = self._png(images.column(rows), text)
+            frames = [images.column(list(states)) for states in zip(*ways, strict=True)]
+            path = path.removesuffix(".png") + _ANIMATION
+            files[path] = images.encode_apng(frames, _timing(len(frames)), text, self._mark())
+        for result in results:
+            files.update(result.files)
+        return files
+
+    def _png(self, image: Image.Image | images.Original, text: dict[str, str]) -> bytes:
+        return images.encode_png(image, text, self._mark())
+
+    def _text(self, item: Item, notes: dict[str, object], own: dict[str, object]) -> dict[str, str]:
         if self.parameters is None:
             return {}
-        lists = {key: [result.notes[key] for result in results] for key in results[0].notes}
         of_item = {"input": item.name, "sample": item.sample}
-        own = {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
         return {"parameters": json.dumps({**self.parameters, **of_item, **notes, **own})}
 
     def _mark(self) -> bytes:
@@ -155,6 +179,19 @@ class Writer:
         known = {key: str(value) for key, value in self.parameters.items()}
         model = ", ".join(known[key] for key in ("weights", "weights_B") if key in known)
         return images.make_mark(known["program"], model, f"sha256 {known['weights_sha256']}")
+
+
+def merge(results: Sequence[Result]) -> dict[str, object]:
+    """Return the notes of several results: of each a list, where there are several values."""
+    lists = {key: [result.notes[key] for result in results] for key in (results[0].notes if results else ())}
+    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+
+
+def _sheet(part: Part) -> Image.Image:
+    """Show the results of a part under the names of their folders, after its input."""
+    shown = {} if part.guide is None else {"input": part.guide}
+    shown |= {result.folder.replace("_", " ", 1): result.image for result in part.results}
+    return _label({name: images.to_image(x) for name, x in shown.items()})
 
 
 def _compare(guide: Tensor | None, result: Result) -> Image.Image:

@@ -7,18 +7,18 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from utils import exits, interrupt
-from utils.images import SHEETS, STRIPS, TRAJECTORIES, Inputs, Latents
+from utils.images import SHEETS, STRIPS, TRAJECTORIES, Inputs, Latents, RegionInputs
 from utils.jobs import job, page, report, run_key, shares
 from utils.jobs.launch import Launch, Progress, finish
 from utils.jobs.origin import Origin
 from utils.jobs.records import Records
-from utils.jobs.results import Result, Writer
+from utils.jobs.results import Part, Result, Writer, merge
 from utils.log import log
 from utils.settings import AUTO, Running
 
@@ -26,6 +26,8 @@ Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""
 Build = Callable[[Launch], tuple[Sampler, list[nn.Module]]]
 """Loads the networks; returns the method on a batch, and the networks that it calls."""
+_Output = tuple[Part, torch.dtype, dict[str, float]]
+"""What came of a part of an item, in which precision, and what it took: network calls, and seconds."""
 _ONE_FILE = (
     *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY),
@@ -123,7 +125,7 @@ class Run:
         running: Running,
         launch: Launch,
         items: list[job.Item],
-        inputs: Inputs | Latents,
+        inputs: Inputs | RegionInputs | Latents,
         method: Method,
         settings: dict[str, object],
         writer: Writer,
@@ -240,29 +242,37 @@ class Run:
             "versions": report.versions(),
         }
 
-    def _load(self, item: job.Item) -> dict[str, Tensor]:
+    def _load(self, item: job.Item) -> list[dict[str, Tensor]]:
         self._records.check(self._writer.paths(item))
         origin = self._origin(item)
         before = origin.look()
-        tensors = self._inputs.load(item.name)
+        parts = self._inputs.load(item.name)
         self._made_from[item] = origin.record(before)
-        return tensors
+        return parts
 
-    def _compute(self, items: list[job.Item], tensors: dict[str, Tensor]) -> list[tuple[Any, ...]]:
-        """Return what is saved of each item: its input, its results, their precision and cost."""
+    def _compute(self, items: list[job.Item], tensors: dict[str, Tensor]) -> list[_Output]:
+        """Return what is saved of each part: it, its precision and its cost."""
         start, calls = time.monotonic(), self._progress.num_calls
         rows = self._method(items, tensors)
         seconds, calls = time.monotonic() - start, self._progress.num_calls - calls
-        cost = {"calls": calls / len(items), "seconds": round(seconds / len(items), 4)}
+        cost = {"calls": calls / len(items), "seconds": seconds / len(items)}
         guides = tensors["image"] if "image" in tensors else [None] * len(items)
-        return [(guide, *row, cost) for guide, row in zip(guides, rows, strict=True)]
+        return [
+            (Part(guide, results), dtype, cost) for guide, (results, dtype) in zip(guides, rows, strict=True)
+        ]
 
-    def _save(self, item: job.Item, output: tuple[Any, ...]) -> None:
-        guide, results, dtype, cost = output
-        precision, made_from = {"precision": _name(dtype)}, self._made_from.pop(item)
-        contents = self._writer.encode(item, guide, results, precision)
+    def _save(self, item: job.Item, outputs: list[_Output]) -> None:
+        parts, made_from = [part for part, *_ in outputs], self._made_from.pop(item)
+        dtypes = [dtype for _, dtype, _ in outputs] or [self._launch.dtype]
+        precision = {"precision": _name(max(dtypes, key=lambda dtype: dtype.itemsize))}
+        cost = {key: round(sum(cost[key] for *_, cost in outputs), 4) for key in ("calls", "seconds")}
+        finish = partial(self._inputs.finish, item.name)
+        contents = self._writer.encode(item, parts, finish, precision)
+        if isinstance(self._inputs, RegionInputs) and self._origin(item).difference(made_from):
+            raise job.ItemError("it, or its mask, changed while it was edited; run the command again")
         try:
-            known = {result.folder: result.notes for result in results if result.notes}
+            by_folder = zip(*(part.results for part in parts), strict=True)
+            known = {results[0].folder: merge(results) for results in by_folder if results[0].notes}
             self._records.commit(item, contents, made_from, {**cost, **precision, "notes": known})
         except OSError as error:
             if error.errno not in _ONE_FILE:

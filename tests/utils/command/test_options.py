@@ -41,7 +41,7 @@ def test_the_option_set_is_pinned():
             "--var_type",
             "--corrector_steps",
             "--snr",
-            "--strength_dir",
+            *("--strength_dir", "--region", "--region_margin"),
         ),
         *("--mask_dir", "--mask_invert", "--mask_feather", "--mask_default", "--mask_noise"),
     }

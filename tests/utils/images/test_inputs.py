@@ -123,7 +123,7 @@ def test_pairs_are_opened_as_carefully_as_images(tmp_path):
     with pytest.raises(ValueError, match="is a link that leads out of the input folder"):
         reader.load("x.pth")
     (tmp_path / "in" / "Y.PTH").write_bytes((tmp_path / "x.pth").read_bytes())
-    assert reader.load("Y.PTH")["image"].shape == (3, 4, 4)
+    assert reader.load("Y.PTH")[0]["image"].shape == (3, 4, 4)
     (tmp_path / "in" / "empty.pth").touch()
     with pytest.raises(ValueError, match="or a broken one"):
         reader.load("empty.pth")

@@ -17,14 +17,14 @@ def load(tmp_path):
     def load(latent, made_by=MADE_BY, name="latent", metadata=None):
         metadata = metadata if metadata is not None else {"made_by": json.dumps(made_by)}
         save_file({name: latent}, tmp_path / "x.safetensors", metadata)
-        return Latents(tmp_path, MADE_BY, (3, 8, 8)).load("x.safetensors")["latent"]
+        return Latents(tmp_path, MADE_BY, (3, 8, 8)).load("x.safetensors")[0]["latent"]
 
     return load
 
 
 def test_what_was_saved_is_read(tmp_path, load):
     (tmp_path / "a.safetensors").write_bytes(encode_latent(GOOD, MADE_BY))
-    assert torch.equal(Latents(tmp_path, MADE_BY, (3, 8, 8)).load("a.safetensors")["latent"], GOOD)
+    assert torch.equal(Latents(tmp_path, MADE_BY, (3, 8, 8)).load("a.safetensors")[0]["latent"], GOOD)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         assert torch.equal(load(GOOD.to(dtype)), GOOD.to(dtype).float())
 

@@ -26,7 +26,7 @@ class Recorder:
             raise ValueError("broken\n  twice")
         if item.name == "gone":
             raise FileNotFoundError("vanished")
-        return {"image": torch.full((1, 2, 2), float(item.name)), "mask": torch.ones(1)}
+        return [{"image": torch.full((1, 2, 2), float(item.name)), "mask": torch.ones(1)}]
 
     def compute(self, items, tensors):
         assert tensors["image"].shape == (len(items), 1, 2, 2)
@@ -36,7 +36,8 @@ class Recorder:
         self.batches.append([item.name for item in items])
         return list(tensors["image"])
 
-    def save(self, item, output):
+    def save(self, item, outputs):
+        [output] = outputs
         assert threading.current_thread() is not threading.main_thread()
         if output.min() < 0:
             raise job.ItemError("NaN")
@@ -66,6 +67,44 @@ def test_batches_are_full_and_in_order_whatever_fails_to_load():
     assert seen.failed == {"bad": "broken twice", "gone": "vanished"}
     assert torch.equal(seen.saved["5"], torch.full((1, 2, 2), 5.0))
     assert (outcome.num_done, outcome.num_failed) == (5, 2)
+
+
+class Parts(Recorder):
+    """An input has as many parts as its name says."""
+
+    def load(self, item):
+        return [
+            {"image": torch.full((1, 2, 2), float(part)), "mask": torch.ones(1)}
+            for part in range(int(item.name))
+        ]
+
+    def compute(self, items, tensors):
+        assert [item.part for item in items] == tensors["image"][:, 0, 0, 0].tolist()
+        return super().compute(items, tensors)
+
+    def save(self, item, outputs):
+        assert item.part == 0
+        self.saved[item.name] = [output[0, 0, 0].item() for output in outputs]
+
+
+def test_parts_fill_the_batches_and_an_item_is_saved_when_its_last_is_done():
+    seen = Parts()
+    outcome = seen.run(["1", "3", "0", "2"])
+    assert seen.batches == [["1", "3"], ["3", "3"], ["2", "2"]]
+    assert seen.saved == {"1": [0], "3": [0, 1, 2], "0": [], "2": [0, 1]}
+    assert (outcome.num_done, outcome.num_failed) == (4, 0)
+
+
+def test_an_item_fails_once_whatever_the_number_of_its_parts():
+    seen = Parts(fits=0)
+    outcome = seen.run(["3", "2", "0"])
+    assert (outcome.num_done, outcome.num_failed) == (1, 2)
+    assert set(seen.failed) == {"3", "2"}
+
+
+def test_the_noise_of_a_region_is_its_own_and_that_of_one_alone_is_that_of_the_picture():
+    items = [job.Item("a", 0, "a.png", part) for part in (0, 1, 2)]
+    assert [item.key for item in items] == [("a", 0), ("a", 0, 1), ("a", 0, 2)]
 
 
 def test_a_result_that_cannot_be_saved_fails_alone():

@@ -1,6 +1,7 @@
 """What becomes of a result: the strip and the animation of the way to it."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from utils import images
 from utils.jobs.job import Item
-from utils.jobs.results import Result, Writer
+from utils.jobs.results import Part, Result, Writer
 
 ITEM = Item("deep/a.jpg", 0, "deep/a.png")
 
@@ -17,7 +18,11 @@ ITEM = Item("deep/a.jpg", 0, "deep/a.png")
 def written(trajectory):
     names = ["frame"] * len(trajectory)
     result = Result(trajectory[-1], folder="to_b", trajectory=trajectory, frame_labels=names)
-    return Writer(False, None).encode(ITEM, None, [result], {})
+    return encoded(Writer(False, None), None, [result])
+
+
+def encoded(writer, guide, results):
+    return writer.encode(ITEM, [Part(guide, results)], lambda edited: images.to_image(edited[0]), {})
 
 
 def grey(num_frames, channels=3):
@@ -69,7 +74,7 @@ def test_the_same_frames_are_the_same_bytes():
 
 
 def test_nothing_is_written_of_a_way_that_was_not_asked_for():
-    assert list(Writer(False, None).encode(ITEM, None, [Result(grey(2)[0])], {})) == ["deep/a.png"]
+    assert list(encoded(Writer(False, None), None, [Result(grey(2)[0])])) == ["deep/a.png"]
 
 
 @pytest.fixture
@@ -87,19 +92,47 @@ def test_strips_and_sheets_say_what_is_what(labels):
         for x, folder in zip(grey(2), ["t0_0.3", "to_red_apple"], strict=True)
     ]
     writer = Writer(True, None, folders=("t0_0.3", "to_red_apple"))
-    files = writer.encode(ITEM, grey(2)[0], results, {})
+    files = encoded(writer, grey(2)[0], results)
     assert labels == [["input", "latent", "result", "back"]] * 2 + [["input", "t0 0.3", "to red_apple"]]
     assert sorted(files) == sorted(writer.paths(ITEM))
     labels.clear()
-    writer.encode(ITEM, None, [Result(grey(2)[0], grey(2)[1])], {})  # of a latent, without an input
+    encoded(writer, None, [Result(grey(2)[0], grey(2)[1])])  # of a latent, without an input
     assert labels == [["noised", "result"]]
 
 
 def test_labels_change_no_result():
     results = [Result(x, x, folder=folder) for x, folder in zip(grey(2), ["a", "b"], strict=True)]
-    plain, more = (Writer(c, None, folders=("a", "b")).encode(ITEM, None, results, {}) for c in (0, 1))
+    plain, more = (encoded(Writer(c, None, folders=("a", "b")), None, results) for c in (0, 1))
     assert {path: more[path] for path in plain} == plain
     assert Image.open(io.BytesIO(plain["a/deep/a.png"])).size == (4, 4)
+
+
+def test_of_several_parts_each_has_its_row_and_notes_that_differ_are_listed():
+    ways = [
+        Result(x, x, trajectory=grey(2), notes={"t0": 0.5, "difference": x.mean().item()}) for x in grey(2)
+    ]
+    parts = [Part(grey(2)[0], [result]) for result in ways]
+    recorded = dict.fromkeys(("program", "weights", "weights_sha256"), "x")
+    writer = Writer(True, recorded, trajectory=True)
+    files = writer.encode(ITEM, parts, lambda edited: images.strip([images.to_image(x) for x in edited]), {})
+    assert sorted(files) == sorted(writer.paths(ITEM))
+    opened = {path: Image.open(io.BytesIO(content)) for path, content in files.items()}
+    assert opened["deep/a.png"].size == (4 + 2 + 4, 4)
+    row = images.labelled_strip([images.to_image(grey(2)[0])] * 3, ["input", "noised", "result"])
+    assert opened["comparison/deep/a.png"].size == (row.width, 2 * row.height + 2)
+    assert opened["trajectory/deep/a.apng"].size == (4, 4 + 2 + 4)
+    recorded = json.loads(opened["deep/a.png"].text["parameters"])
+    assert (recorded["t0"], recorded["difference"]) == (0.5, [-1, 1])
+
+
+def test_where_nothing_may_change_each_folder_has_the_picture_as_it_is():
+    whole = Image.new("RGB", (3, 2), "red")
+    files = Writer(True, None, folders=("a", "b")).encode(ITEM, [], lambda edited: whole, {})
+    assert sorted(files) == ["a/deep/a.png", "b/deep/a.png"]
+    assert all(
+        list(Image.open(io.BytesIO(content)).get_flattened_data()) == [(255, 0, 0)] * 6
+        for content in files.values()
+    )
 
 
 @pytest.mark.parametrize("key", ["image", "before", "after", "trajectory"])

@@ -1,0 +1,89 @@
+"""Inputs of which only the part around a mask is edited: the result is the photo itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageChops
+from torch import Tensor
+
+from utils.images.inputs import Inputs, read_pair
+from utils.images.maps import Masks, is_pair
+from utils.images.original import Original
+from utils.images.regions import Marked, Regions
+from utils.log import log, warn_once
+from utils.quote import plain
+
+
+@dataclass(frozen=True)
+class RegionInputs:
+    """Reads the parts of photos that masks mark, and puts them back into the photo."""
+
+    whole: Inputs
+    """Where photos and masks are, and what a network takes."""
+    margin: float
+    """What is shown around what may change, on each side, as a share of its longer side."""
+
+    def files(self, name: str) -> dict[str, tuple[Path, str]]:
+        """Return what `load` reads, as `Inputs.files` does."""
+        return self.whole.files(name)
+
+    @property
+    def masks(self) -> Masks:
+        """Where the masks are, and how they are read."""
+        return self.whole.masks
+
+    def missing(self, names: list[str]) -> list[str]:
+        """Say how many inputs would fail for want of a mask or strengths, in a line for each kind."""
+        return self.whole.missing(names)
+
+    def load(self, name: str) -> list[dict[str, Tensor]]:
+        """Read an input: the tensors of each part, see `Inputs.load`; none where nothing may change.
+
+        Raises:
+            ValueError: As for `Inputs.load`.
+        """
+        marked = self._read(name)
+        boxes = self._regions.boxes(marked)
+        if not boxes:
+            warn_once(f"{plain(name)}: its mask lets nothing change; the photo is returned as it is")
+        for box in boxes:
+            factor = box.side / self.whole.size
+            enlarged = f", and enlarged {factor:.3g} times" if factor > 1 else ""
+            log.info(f"{plain(name)}: {box.side} pixels from {box.left},{box.top} are edited{enlarged}")
+        return self._regions.cut(marked)
+
+    def finish(self, name: str, edited: list[Tensor]) -> Original:
+        """Return the photo with its edited parts, [C, size, size] in [-1, 1] each, in their places.
+
+        Raises:
+            ValueError: As for `load`: the photo is read once more.
+        """
+        return self._regions.put_back(self._read(name), edited)
+
+    @property
+    def _regions(self) -> Regions:
+        whole = self.whole
+        return Regions(whole.size, whole.channels, self.margin, whole.masks.feather)
+
+    def _read(self, name: str) -> Marked:
+        whole = self.whole
+        if is_pair(name):
+            image, own_mask = read_pair(whole.input_dir / name, whole.input_dir)
+            photo = Original.of(image)
+        else:
+            photo, own_mask = Original.read(whole.input_dir / name, whole.input_dir), None
+        strength = None
+        if whole.strengths is not None:
+            strength = whole.strengths.read(name, photo.size, Image.Image.copy)
+            if strength is None:
+                raise ValueError(f"no picture of its strengths in {whole.strengths.folder}")
+        return Marked(photo, self._mask(name, own_mask, photo.size), strength)
+
+    def _mask(self, name: str, own: Image.Image | None, size: tuple[int, int]) -> Image.Image:
+        masks = self.whole.masks
+        mask = own or (masks.maps and masks.maps.read(name, size, Image.Image.copy))
+        if mask is None:
+            if masks.maps is not None and not masks.missing_means_all:
+                raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
+            return Image.new("L", size, 255)
+        return ImageChops.invert(mask) if masks.invert else mask
