@@ -44,7 +44,7 @@ _ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005
 """Tags of EXIF."""
 _HEAD = 2**16
 """Bytes of an AVIF picture in which its colours are told."""
-_IN_FLIGHT = Budget(MAX_PIXELS)
+IN_FLIGHT = Budget(MAX_PIXELS)
 """Pixels of all threads: large pictures wait for one another."""
 Convert = Callable[[Image.Image, list[str]], Image.Image]
 """(decoded, notes to add to) -> what is wanted of it."""
@@ -210,11 +210,11 @@ def _decode(
         size = effort.webp_size(head)
         if size:
             effort.check_size("WEBP", size, max_pixels)
-            held.enter_context(_IN_FLIGHT.hold(effort.cost("WEBP", size)))
+            held.enter_context(IN_FLIGHT.hold(effort.cost("WEBP", size)))
         with Image.open(pixels.file if pixels else file, formats=FORMATS) as image:
             effort.check_opened(image, file, max_pixels)
             if not size:
-                held.enter_context(_IN_FLIGHT.hold(effort.cost(image.format, image.size)))
+                held.enter_context(IN_FLIGHT.hold(effort.cost(image.format, image.size)))
             if pixels and pixels.profile:
                 image.info["icc_profile"] = pixels.profile
             notes = list(pixels.problems) if pixels else _note_colors(image, file)

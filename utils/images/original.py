@@ -15,6 +15,8 @@ LUMA = np.float32([0.299, 0.587, 0.114])
 """Of red, green and blue in grey (ITU-R BT.601, as Pillow has it)."""
 _BAND = 2**20
 """Pixels that are put back at once: copies of a whole photo may not fit into memory."""
+_FINER = 4
+"""How much finer than it is shown to a network a large square is kept until the last step."""
 _STORED = ("L", "LA", "RGB", "RGBA")
 
 
@@ -24,6 +26,11 @@ class Box(NamedTuple):
     left: int
     top: int
     side: int
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
 
     def inside(self, width: int, height: int) -> tuple[slice, slice]:
         """Return the rows and columns of a photo that lie in it."""
@@ -78,9 +85,20 @@ class Original:
     def has_opacity(self) -> bool:
         return self.pixels.shape[2] in (2, 4)
 
-    def show(self, box: Box) -> Image.Image:
-        """Return a square as a network sees it: RGB, in sRGB, on white; beyond the edges a mirror image."""
-        return to_rgb(replace(self, pixels=cut(self.pixels, box)).image(), [])
+    def show(self, box: Box, size: int) -> Image.Image:
+        """Return a square as a network sees it: RGB, in sRGB, on white; beyond the edges a mirror image.
+
+        Args:
+            box: The square.
+            size: Side of the result, in pixels.
+        """
+        image = replace(self, pixels=cut(self.pixels, box)).image()
+        factor = box.side // (_FINER * size)
+        if factor > 1:  # the rest works on a fraction of the pixels
+            profile = image.info.get("icc_profile")
+            image = image.reduce(factor)
+            image.info["icc_profile"] = profile
+        return to_rgb(image, []).resize((size, size), Image.Resampling.LANCZOS)
 
     @property
     def _is_grey(self) -> bool:
@@ -146,6 +164,8 @@ def _corner(box: Box, rows: slice, columns: slice) -> tuple[int, int, int, int]:
 def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
     """Cut a square out of pixels [H, W, ...], with a mirror image of them beyond the edges."""
     height, width = pixels.shape[:2]
+    if (inside := box.inside(width, height)) == box.place:
+        return pixels[inside]
     rows, columns = _mirrored(box.top, box.side, height), _mirrored(box.left, box.side, width)
     return pixels[rows[:, None], columns]
 

@@ -27,6 +27,9 @@ __all__ = [
     "to_tensor",
 ]
 
+_PHOTO_LEVEL = 3
+"""How hard a photo is packed: 3 takes a third of the seconds of 6, for the same size."""
+
 
 def fit(image: Image.Image, size: int, how: str) -> Image.Image:
     """Bring an image to size x size pixels.
@@ -68,10 +71,10 @@ def encode_png(image: Image.Image | Original, parameters: dict[str, str], mark: 
 
     The same input gives the same bytes.
     """
-    buffer = io.BytesIO()
+    buffer, options = io.BytesIO(), {"pnginfo": _entries(parameters, mark)}
     if isinstance(image, Original):
-        image = image.image()
-    image.save(buffer, "PNG", pnginfo=_entries(parameters, mark))
+        image, options["compress_level"] = image.image(), _PHOTO_LEVEL
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 

@@ -1,17 +1,22 @@
 """Inputs of which only the part around a mask is edited: the result is the photo itself."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageChops
 from torch import Tensor
 
+from utils.images import decoder, pictures
 from utils.images.inputs import Inputs, read_pair
 from utils.images.maps import Masks, is_pair
 from utils.images.original import Original
 from utils.images.regions import Marked, Regions
 from utils.log import log, warn_once
 from utils.quote import plain
+
+_COPIES = 4
+"""Of a photo, as it is decoded: as it is stored, what a network is shown, mask and its soft edge."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,10 @@ class RegionInputs:
         Raises:
             ValueError: As for `Inputs.load`.
         """
+        with self._memory(name):
+            return self._load(name)
+
+    def _load(self, name: str) -> list[dict[str, Tensor]]:
         marked = self._read(name)
         boxes = self._regions.boxes(marked)
         if not boxes:
@@ -58,7 +67,13 @@ class RegionInputs:
         Raises:
             ValueError: As for `load`: the photo is read once more.
         """
-        return self._regions.put_back(self._read(name), edited)
+        with self._memory(name):
+            return self._regions.put_back(self._read(name), edited)
+
+    def _memory(self, name: str) -> AbstractContextManager[None]:
+        """Hold the memory for a photo and its copies, of which other threads have to leave as much."""
+        width, height = pictures.look(self.whole.input_dir / name, self.whole.input_dir) or (0, 0)
+        return decoder.IN_FLIGHT.hold(_COPIES * width * height)
 
     @property
     def _regions(self) -> Regions:

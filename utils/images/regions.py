@@ -131,7 +131,7 @@ class Regions:
         """Return the tensors of each part, as `Inputs.load` does of a whole picture."""
         rows = []
         for box in self.boxes(marked):
-            shown = pictures.fit(marked.photo.show(box), self.size, "stretch")
+            shown = marked.photo.show(box, self.size)
             mask = mask_tensor(_cut_mask(marked.mask, box), self.size, "stretch", self.feather)
             row = {"image": pictures.to_tensor(shown, self.channels), "mask": mask}
             if marked.strength is not None:

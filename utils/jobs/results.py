@@ -138,7 +138,8 @@ class Writer:
             picture = images.encode_png(finish([]), self._text(item, notes, {}))  # no model made it
             files |= {_path(folder, item.target): picture for folder in self.folders}
         if len(by_folder) > 1:
-            text = self._text(item, notes, merge([result for results in by_folder for result in results]))
+            own = [merge(results) for results in by_folder]
+            text = self._text(item, notes, {key: [known[key] for known in own] for key in own[0]})
             sheet = images.column([_sheet(part) for part in parts])
             files[_path(SHEETS, item.target)] = self._png(sheet, text)
         return files
@@ -182,9 +183,11 @@ class Writer:
 
 
 def merge(results: Sequence[Result]) -> dict[str, object]:
-    """Return the notes of several results: of each a list, where there are several values."""
-    lists = {key: [result.notes[key] for result in results] for key in (results[0].notes if results else ())}
-    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+    """Return the notes of the parts of a result: a list of each where they differ."""
+    lists = {key: [result.notes[key] for result in results] for key in results[0].notes}
+    return {
+        key: values[0] if all(x == values[0] for x in values) else values for key, values in lists.items()
+    }
 
 
 def _sheet(part: Part) -> Image.Image:

@@ -293,7 +293,7 @@ def test_a_webp_is_refused_by_its_header(read):
 def test_large_pictures_wait_for_one_another(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
     Image.new("RGB", (100, 100)).save(path)
-    monkeypatch.setattr(decoder, "_IN_FLIGHT", Budget(25_000))
+    monkeypatch.setattr(decoder, "IN_FLIGHT", Budget(25_000))
     lock, now, most = threading.Lock(), 0, 0
 
     def use(_):

@@ -109,7 +109,10 @@ def test_labels_change_no_result():
 
 def test_of_several_parts_each_has_its_row_and_notes_that_differ_are_listed():
     ways = [
-        Result(x, x, trajectory=grey(2), notes={"t0": 0.5, "difference": x.mean().item()}) for x in grey(2)
+        Result(
+            x, x, trajectory=grey(2), frame_labels=["", ""], notes={"t0": 0.5, "difference": x.mean().item()}
+        )
+        for x in grey(2)
     ]
     parts = [Part(grey(2)[0], [result]) for result in ways]
     recorded = dict.fromkeys(("program", "weights", "weights_sha256"), "x")
