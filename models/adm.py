@@ -73,6 +73,11 @@ class ADMClassifierConfig(EncoderConfig):
     pool: str = "attention"
     """'attention' or 'adaptive'."""
 
+    @property
+    def size_multiple(self) -> int | None:
+        """As of every UNet, but attention pools as many positions as it has embeddings for."""
+        return None if self.pool == "attention" else super().size_multiple
+
 
 class EmbedSequential(nn.Sequential):
     """A Sequential that hands the time embedding to the residual blocks in it."""

@@ -166,7 +166,7 @@ class DDPMUNet(nn.Module):
         Raises:
             ValueError: H or W is not such a multiple.
         """
-        check_size(x, 2 ** (len(self.down) - 1))
+        check_size(x, self.config.size_multiple)
         body_dtype = self.conv_in.weight.dtype
         emb = self.temb(t).to(body_dtype)
         h = self.conv_in(x.to(body_dtype))

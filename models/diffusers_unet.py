@@ -44,6 +44,12 @@ class DiffusersUNetConfig:
                 ) from None
         return facts
 
+    @property
+    def size_multiple(self) -> int | None:
+        """What height and width must be multiples of; None where the network knows no size but its own."""
+        blocks = self.facts().get("down_block_types")
+        return 2 ** ((len(blocks) if isinstance(blocks, list) else 4) - 1)  # it has four by default
+
 
 class DiffusersUNet(nn.Module):
     """A UNet2DModel, called as our networks are, under its own keys.
@@ -80,7 +86,7 @@ class DiffusersUNet(nn.Module):
         Raises:
             ValueError: H or W is not such a multiple, or y is given or missing wrongly.
         """
-        check_size(x, 2 ** (len(self.down_blocks) - 1))
+        check_size(x, self.config.size_multiple)
         check_labels(y, self.config.num_classes)
         if y is None and self.config.num_classes is not None:
             raise ValueError(f"this network needs a class in 0..{self.config.num_classes - 1}, got y = None")

@@ -306,7 +306,7 @@ class EDM2UNet(nn.Module):
         """
         config, last = self.config, len(self.config.channel_mult) - 1
         check_labels(y, config.num_classes)
-        check_size(x, 2**last)
+        check_size(x, config.size_multiple)
         emb = self.embed(t, y).to(self.enc[f"{config.name(0)}_conv"].weight.dtype)
         skips = self.encode(x, emb)
         h = skips[-1]

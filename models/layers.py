@@ -32,6 +32,11 @@ class UNetConfig:
     def __post_init__(self):
         check_limits(self)
 
+    @property
+    def size_multiple(self) -> int | None:
+        """What height and width must be multiples of; None where the network knows no size but its own."""
+        return 2 ** (len(self.channel_mult) - 1)
+
 
 LIMITS = {
     "image_size": (1, 8192),

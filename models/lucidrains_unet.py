@@ -66,6 +66,11 @@ class LucidrainsUNetConfig:
                 "one that was trained without"
             )
 
+    @property
+    def size_multiple(self) -> int | None:
+        """What height and width must be multiples of; None where the network knows no size but its own."""
+        return 2 ** (len(self.channel_mult) - 1)
+
 
 class Sinusoid(nn.Module):
     """The embedding of fixed frequencies."""
@@ -236,7 +241,7 @@ class LucidrainsUNet(nn.Module):
         Raises:
             ValueError: H or W is not such a multiple.
         """
-        check_size(x, 2 ** (len(self.downs) - 1))
+        check_size(x, self.config.size_multiple)
         body_dtype = self.init_conv.weight.dtype
         embed, *layers = self.time_mlp
         emb = embed(t).to(layers[0].weight.dtype)

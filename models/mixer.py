@@ -53,6 +53,11 @@ class MixerConfig:
             )
 
     @property
+    def size_multiple(self) -> int | None:
+        """What height and width must be multiples of; None where the network knows no size but its own."""
+        return None
+
+    @property
     def num_patches(self) -> int:
         """Patches of an image."""
         return (self.image_size // self.patch_size) ** 2

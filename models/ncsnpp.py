@@ -322,7 +322,7 @@ class NCSNPP(nn.Module):
             ValueError: H or W is not such a multiple.
         """
         config, last = self.config, len(self.config.channel_mult) - 1
-        check_size(x, 2**last)
+        check_size(x, config.size_multiple)
         modules = islice(self.all_modules, CONV_IN, None)  # used up in the order of make_modules
         conv_in = next(modules)
         body_dtype = conv_in.weight.dtype

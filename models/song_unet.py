@@ -293,7 +293,7 @@ class SongUNet(nn.Module):
             ValueError: H or W is not such a multiple, or y is given to a network without classes.
         """
         check_labels(y, self.config.num_classes)
-        check_size(x, 2 ** (len(self.config.channel_mult) - 1))
+        check_size(x, self.config.size_multiple)
         emb = self.embed(t, y).to(self.enc[f"{self.config.name(0)}_conv"].weight.dtype)
         return self.decode(self.encode(x, emb), emb, x.dtype)
 

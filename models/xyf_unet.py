@@ -200,7 +200,7 @@ class _Walk(nn.Module):
 
     def walk(self, x: Tensor, emb: Tensor) -> Tensor:
         """Run the network on images [B, C, H, W] with an embedding [B, 4 * model_channels]."""
-        check_size(x, 2 ** (len(self.down_blocks) - 1))
+        check_size(x, self.config.size_multiple)
         body_dtype = self.first_conv.weight.dtype
         h, emb = self.first_conv(x.to(body_dtype)), emb.to(body_dtype)
         skips = [h]
