@@ -6,6 +6,7 @@
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar, get_args
 from utils.quote import plain
 
 T = TypeVar("T")
+_WIDTH_HEIGHT, _MOST = re.compile("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"), 16384
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,31 @@ class Number:
         return "".join([kind, low, high, *(f", or {word}" for word in self.words)])
 
 
+@dataclass(frozen=True)
+class Size:
+    """Width and height of a picture, or one of a few words in their place."""
+
+    words: tuple[str, ...] = ()
+
+    def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
+        if not isinstance(value, str):
+            return False
+        pixels = _WIDTH_HEIGHT.fullmatch(value) and width_height(value)
+        return value in self.words or (pixels is not None and max(pixels) <= _MOST)
+
+    def __str__(self) -> str:
+        return "".join([f"WIDTHxHEIGHT, as 192x128, each 1 to {_MOST}", *(f", or {x}" for x in self.words)])
+
+
+def width_height(size: str) -> tuple[int, int]:
+    """Return the width and height of 'WIDTHxHEIGHT'."""
+    width, height = map(int, size.split("x"))
+    return width, height
+
+
 def option(
-    default: Any, help: str, allowed: OneOf | Number | None = None, *, changes_result: bool = True
+    default: Any, help: str, allowed: OneOf | Number | Size | None = None, *, changes_result: bool = True
 ) -> Any:
     """Return a field of a class of settings.
 
@@ -110,7 +135,7 @@ class Checked:
         return {name: value for name, (value, default) in values.items() if value != default}
 
 
-def _meant(value: object, allowed: OneOf | Number) -> str:
+def _meant(value: object, allowed: OneOf | Number | Size) -> str:
     near = difflib.get_close_matches(str(value), allowed.names, n=1) if isinstance(allowed, OneOf) else []
     return f"; did you mean {near[0]}?" if near else ""
 

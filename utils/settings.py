@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.option import Checked, Number, OneOf, option
+from utils.option import Checked, Number, OneOf, Size, option, width_height
 
 VERSION = "0.1.0"
 PROGRAM = f"sdedit-ddib {VERSION}"
@@ -23,7 +23,7 @@ FITS = ("crop", "pad", "stretch")
 SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
 INVERSIONS = ("target", "source", "fixed_point")
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++", "consistency")
-AUTO = "auto"
+AUTO, INPUT = "auto", "input"
 _ANCESTORS = {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}
 
 
@@ -69,6 +69,15 @@ class Method(Checked):
         Number(1, whole=True),
     )
     fit: str = option("crop", "how an image of another size becomes the model's", OneOf(FITS))
+    size: str | None = option(
+        None,
+        "WIDTHxHEIGHT of the results in pixels, or input for that of each picture (default: the model's; "
+        "input with --tiles)",
+        Size(words=(INPUT,)),
+    )
+    tiles: bool = option(
+        False, "run the model on overlapping tiles of its own size and average what it predicts of them"
+    )
     comparison: bool = option(False, "also save strips that show input, noise and result")
     trajectory: int | None = option(
         None,
@@ -98,6 +107,18 @@ class Method(Checked):
                 raise ValueError(f"--{name} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
         if self.unconditional and self.guidance_scale == 1:
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
+        if self.keeps_size and self.fit != "crop":
+            raise ValueError(f"--fit {self.fit} has no effect on pictures that keep their size; leave it out")
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the result of each picture has its own size."""
+        return self.size == INPUT or (self.tiles and self.size is None)
+
+    @property
+    def wanted_size(self) -> tuple[int, int] | None:
+        """Width and height of all results, None for the model's or those of each picture."""
+        return None if self.size in (None, INPUT) else width_height(self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +212,11 @@ class Edit(Method):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
         if self.auto_t0 and (self.strength_dir or self.trajectory):
             raise ValueError("--auto_t0: not together with --strength_dir or --trajectory")
+        if self.region and (self.size or self.tiles):
+            raise ValueError(
+                "--region: not together with --size or --tiles; results keep the size of their pictures, and "
+                "each part is brought to the model's"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

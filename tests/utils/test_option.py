@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.option import Checked, Number, OneOf, make, option, refuse_unknown
+from utils.option import Checked, Number, OneOf, Size, make, option, refuse_unknown, width_height
 from utils.settings import Edit, Place, Running, Translate
 
 
@@ -37,6 +37,14 @@ def test_what_is_not_allowed_is_refused_as_it_is_made(given, message):
     with pytest.raises(ValueError, match="allowed") as caught:
         make(Some, given)
     assert message in str(caught.value)
+
+
+def test_a_size_is_a_width_and_a_height_or_a_word():
+    size = Size(words=("input",))
+    assert all(size.holds(x) for x in ("1x1", "192x128", "16384x9", "input"))
+    wrong = ("", "192", "0x5", "05x5", "5x5x5", "-4x4", "4 x 4", "4x16385", "inputs", "\u0664x4", 4, (4, 4))
+    assert not any(size.holds(x) for x in wrong)
+    assert width_height("192x128") == (192, 128)
 
 
 def test_a_copy_is_checked_too():

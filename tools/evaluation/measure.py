@@ -107,13 +107,13 @@ def add_realism(
         ValueError: A picture cannot be read, or there are too few.
     """
 
-    def see(folder: Path, chosen: list[str], size: tuple[int, str]) -> Tensor:
+    def see(folder: Path, chosen: list[str], size: tuple[tuple[int, int], str]) -> Tensor:
         batches = pictures.read_bytes(folder, chosen, *size)
         return features(instruments.extract, (batch.to(instruments.device) for batch in batches))
 
-    real: dict[tuple[int, str], Tensor] = {}
+    real: dict[tuple[tuple[int, int], str], Tensor] = {}
     for line, row in zip(table, rows, strict=True):
-        size = pictures.side(row), row.fit
+        size = pictures.size(row), row.fit
         found = see(row.folder, [target for _, target in row.pairs], size)
         if size not in real:
             real[size] = see(reference, names, size)

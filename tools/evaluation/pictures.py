@@ -53,29 +53,19 @@ class Reader:
     def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
         try:
             result = images.decode(row.folder / target)
-            guide = images.Inputs(self._guides, _side(result.size), 3, row.fit, self._masks).load_whole(name)
+            guide = images.Inputs(self._guides, result.size, 3, row.fit, self._masks).load_whole(name)
         except ValueError as error:
             raise ValueError(f"{name}, {row.folder / target}: {error}") from None
         return {"result": images.to_tensor(result, 3), **guide}
 
 
-def side(row: Row) -> int:
-    """Return the side of a row's results, in pixels.
-
-    Raises:
-        ValueError: They are no squares.
-    """
-    return _side(images.decode(row.folder / row.pairs[0][1]).size)
+def size(row: Row) -> tuple[int, int]:
+    """Return width and height of a row's results, in pixels."""
+    return images.decode(row.folder / row.pairs[0][1]).size
 
 
-def _side(size: tuple[int, int]) -> int:
-    if size[0] != size[1]:
-        raise ValueError(f"the result is {size[0]}x{size[1]}; results are squares of the model's size")
-    return size[0]
-
-
-def read_bytes(folder: Path, names: list[str], size: int, how: str) -> Iterator[Tensor]:
-    """Yield batches [B, 3, size, size] of uint8 pictures, fitted to that size.
+def read_bytes(folder: Path, names: list[str], size: tuple[int, int], how: str) -> Iterator[Tensor]:
+    """Yield batches [B, 3, H, W] of uint8 pictures, fitted to a width and height.
 
     Raises:
         ValueError: A picture cannot be read.

@@ -1,7 +1,7 @@
 """From the settings of SDEdit to a plan."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -21,6 +21,7 @@ from utils.assemble.processes import (
     read_trained,
     start_timesteps,
 )
+from utils.assemble.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
 from utils.assemble.tick import Tick
 from utils.config import Config
 from utils.settings import Edit, Running
@@ -40,16 +41,17 @@ class EditMeans:
     guidance: Guidance
     levels: dict[int, str]
     """To edit from, each with the folder of its results; none with auto_t0."""
+    sizing: Sizing
 
     def calls_from(self, level: int) -> int:
-        """Network evaluations for an image that is edited from a level."""
+        """Network evaluations for an image, or a tile of one, that is edited from a level."""
         down = 2 * level - 1 if self.edit.sampler == "heun" else level
         correcting = level * (self.edit.corrector_steps or 0)
         return self.edit.repeats * (down * self.guidance.calls_per_step + correcting)
 
     @property
     def num_calls(self) -> int:
-        """Network evaluations for an image, estimated where the level is searched for."""
+        """Network evaluations for an image or a tile, estimated where the level is searched for."""
         num_steps = self.process.num_steps
         searched = round(num_steps * math.log2(num_steps + 1) / 2)
         return sum(map(self.calls_from, self.levels or [searched]))
@@ -91,7 +93,9 @@ def find_means(
     timesteps = start_timesteps(edit, trained) if below_start else read_timesteps(edit, trained, None)
     process = make_process(edit, config, trained, timesteps)
     guidance = Guidance(edit, chosen, config, sorted(set(classes.values())) or None)
-    return EditMeans(edit, chosen, config, timesteps, process, guidance, choose_levels(edit, process))
+    levels = choose_levels(edit, process)
+    sizing = find_sizing(edit, {"weights": config} | guidance.configs)
+    return EditMeans(edit, chosen, config, timesteps, process, guidance, levels, sizing)
 
 
 def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
@@ -105,8 +109,11 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     names = images.find_inputs(running, edit, images.WITH_PAIRS)
     indices, classes = _classes(edit, config, running, names)
     means = find_means(edit, chosen, config, trained, classes)
+    sizing, seen = means.sizing, find_sizes(means.sizing, running, names)
+    check_place(sizing, running)
     _warn(means)
-    reader = _reader(edit, config, running, names)
+    sizing.warn(seen.values())
+    reader = _reader(means, running, names)
     items = jobs.make_items(names, edit.samples)
     return Plan(
         title=TITLE,
@@ -119,26 +126,27 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
         items=items,
         reader=reader,
         folders=tuple(means.levels.values()) or ("",),
-        num_calls=means.num_calls,
-        lines=_describe(means, config, len(names), len(items), reader.missing(names)),
+        num_calls=round(means.num_calls * sizing.calls(seen.values())),
+        lines=_describe(means, seen, len(names), len(items), reader.missing(names)),
         parameters=means.parameters(masked=reader.masks is not None),
-        build=lambda launch: build(means, launch, classes),
+        build=lambda launch: build(means, launch, classes, most=running.micro_batch),
         classes=indices,
     )
 
 
-def _reader(
-    edit: Edit, config: Config, running: Running, names: list[str]
-) -> images.Inputs | images.RegionInputs:
+def _reader(means: EditMeans, running: Running, names: list[str]) -> images.Inputs | images.RegionInputs:
     """Return what reads the inputs: whole, or the parts that masks mark.
 
     Raises:
         ValueError: No masks, or none of an input, or an option of masks without any.
     """
+    edit, sizing = means.edit, means.sizing
+    size = sizing.side if edit.region else sizing.size
     reader = images.Inputs(
-        *(running.folder, config.model.image_size, config.model.in_channels, edit.fit),
+        *(running.folder, size, means.config.model.in_channels, edit.fit),
         masks=images.find_masks(edit, running.save_dir, names),
         strengths=images.find_strengths(edit, running.save_dir, names),
+        least=sizing.least,
     )
     if edit.region is None:
         return reader
@@ -153,7 +161,8 @@ def build(
     classes: dict[str, str],
     tick: Tick | None = None,
     network: Network | None = None,
-) -> tuple[EditBatch, list[nn.Module]]:
+    most: int | None = None,
+) -> tuple[jobs.Sampler, list[nn.Module]]:
     """Load the networks of an edit.
 
     Args:
@@ -162,6 +171,7 @@ def build(
         classes: Name of the class of each picture that has one.
         tick: Called before each step.
         network: That edits, where it is loaded.
+        most: Tiles a network call, where pictures are cut into them (default: the launch's micro-batch).
 
     Returns:
         The method on a batch, and the networks that it calls.
@@ -170,8 +180,10 @@ def build(
         ValueError: Weights that are wrong.
     """
     network = network or load_network(means.config, means.chosen.main.weights, launch)
-    guide = means.guidance.load(network, launch)
-    return EditBatch(means.edit, means.process, guide, means.levels, classes, tick), guide.modules
+    tiles = means.sizing.tiles(most or launch.micro_batch)
+    guide = means.guidance.load(replace(network, tiles=tiles), launch)
+    batch = EditBatch(means.edit, means.process, guide, means.levels, classes, tick)
+    return Retrying(batch, tiles) if tiles else batch, guide.modules
 
 
 def _classes(
@@ -197,19 +209,24 @@ def _warn(means: EditMeans) -> None:
 
 
 def _describe(
-    means: EditMeans, config: Config, num_inputs: int, num_items: int, missing: list[str]
+    means: EditMeans,
+    seen: dict[str, tuple[int, int]],
+    num_inputs: int,
+    num_items: int,
+    missing: list[str],
 ) -> list[str]:
     """Say what a run would do."""
-    side, process = config.model.image_size, means.process
+    process, (at, *small) = means.process, means.sizing.describe(seen)
+    calls = means.sizing.calls(seen.values())
     num_results = num_items * max(1, len(means.levels))
     what = "images, the parts around their masks" if means.edit.region else "images"
-    lines = [f"{num_inputs} {what} at {side}x{side}, {num_results} results", *missing]
+    lines = [f"{num_inputs} {what} {at}, {num_results} results", *small, *missing]
     if means.edit.auto_t0:
         limit = means.edit.faithfulness
         return [*lines, f"up to level {process.num_steps}, as far as the difference stays within {limit}"]
     return lines + [
         f"level {level} of {process.num_steps}: t0 {process.t0_at(level):g}, timestep "
         f"{process.timesteps[level - 1]:g} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
-        f"{means.calls_from(level)} network evaluations an image"
+        f"{round(calls * means.calls_from(level))} network evaluations an image"
         for level in means.levels
     ]

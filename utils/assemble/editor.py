@@ -67,8 +67,8 @@ class Editor(OnLoaded):
             **options: Those of sample_sdedit.py, in place of those of `load`.
 
         Returns:
-            An image of Pillow, of the model's size, or with `region` of its own; a list of them for a list.
-            Several levels or samples give a list in place of each image.
+            An image of Pillow, of the model's size, of what `size` and `tiles` say, or with `region` of its
+            own; a list of them for a list. Several levels or samples give a list in place of each image.
 
         Raises:
             ValueError: Options that are not allowed, or a picture that cannot be read or has no result.
@@ -77,7 +77,7 @@ class Editor(OnLoaded):
         given = [pictures] if alone else list(pictures)
         means = self.means(**options)
         maps = {"mask": mask, "strength": strength}
-        read = self._read(means.edit, given, {key: x for key, x in maps.items() if x is not None})
+        read = self._read(means, given, {key: x for key, x in maps.items() if x is not None})
         done = self._run(means, name_pictures(given, names), read, callback)
         edited = [
             [
@@ -111,7 +111,7 @@ class Editor(OnLoaded):
             ValueError: As in a call.
         """
         means = self.means(**options)
-        [read] = self._read(means.edit, [picture], {} if mask is None else {"mask": mask})
+        [read] = self._read(means, [picture], {} if mask is None else {"mask": mask})
         [[done]] = self._run(means, [name], [read], callback)
         asked, config = self._loaded.asked, self._loaded.chosen.main.config
         digest = self._loaded.weights_sha256
@@ -155,14 +155,15 @@ class Editor(OnLoaded):
             for part, tensors in enumerate(one.parts)
         }
         items = list(rows)
-        num_batches = -(-len(items) // loaded.micro_batch)
-        tick = callback and Counter(callback, edit.repeats * sum(means.levels) * num_batches or None)
+        batches = loaded.batches(list(rows.values()), means.sizing)
+        tick = callback and Counter(callback, edit.repeats * sum(means.levels) * len(batches) or None)
         classes = {} if edit.class_label is None else dict.fromkeys(names, edit.class_label)
 
         def made(launch: jobs.Launch):
-            return build(means, launch, classes, tick, loaded.on(launch))
+            return build(means, launch, classes, tick, loaded.on(launch), loaded.micro_batch)
 
-        done = dict(zip(items, loaded.run(made, items, list(rows.values())), strict=True))
+        found = loaded.run(made, items, list(rows.values()), batches)
+        done = dict(zip(items, found, strict=True))
         return [
             [
                 [done[jobs.Item(name, sample, name, part)] for part in range(len(one.parts))]
@@ -172,7 +173,7 @@ class Editor(OnLoaded):
         ]
 
     def _read(
-        self, edit: Edit, pictures: list[Picture], maps: Mapping[str, Picture | Sequence[Picture]]
+        self, means: EditMeans, pictures: list[Picture], maps: Mapping[str, Picture | Sequence[Picture]]
     ) -> list[Read]:
         """Read each picture and its maps."""
         each: dict[str, list[Picture]] = {}
@@ -181,22 +182,23 @@ class Editor(OnLoaded):
             each[key] = list(given) if several else [given] * len(pictures)
             if len(each[key]) != len(pictures):
                 raise ValueError(f"{len(each[key])} of {key} for {len(pictures)} pictures; give one for each")
-        read = self._read_region if edit.region else self._read_whole
+        read = self._read_region if means.edit.region else self._read_whole
         return [
-            read(edit, picture, {key: given[i] for key, given in each.items()})
+            read(means, picture, {key: given[i] for key, given in each.items()})
             for i, picture in enumerate(pictures)
         ]
 
-    def _read_whole(self, edit: Edit, picture: Picture, maps: dict[str, Picture]) -> Read:
-        guide = open_picture(picture)
-        row = {"image": self._loaded.to_tensor(guide, edit.fit)}
+    def _read_whole(self, means: EditMeans, picture: Picture, maps: dict[str, Picture]) -> Read:
+        edit, guide = means.edit, open_picture(picture)
+        row = {"image": self._loaded.to_tensor(guide, edit.fit, means.sizing)}
         for key, given in maps.items():
             width = edit.mask_feather if key == "mask" else 0
             found = _open_map(key, edit, given, guide.size)
-            row[key] = images.mask_tensor(found, self.config.model.image_size, edit.fit, width)
+            row[key] = images.mask_tensor(found, means.sizing.size, edit.fit, width)
         return Read([row], lambda edited: images.to_image(edited[0]))
 
-    def _read_region(self, edit: Edit, picture: Picture, maps: dict[str, Picture]) -> Read:
+    def _read_region(self, means: EditMeans, picture: Picture, maps: dict[str, Picture]) -> Read:
+        edit = means.edit
         if "mask" not in maps:
             raise ValueError("region: what may change is not said; give mask=")
         photo = images.Original.of(open_picture(picture, images.as_stored))

@@ -1,7 +1,7 @@
 """Guidance to a class: by the network without one, or by a classifier."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from utils import sources
 from utils.assemble.networks import (
     Chosen,
     Network,
+    at_any_size,
     check_same_images,
     load_module,
     load_network,
@@ -100,6 +101,13 @@ class Guidance:
         return classifier
 
     @property
+    def configs(self) -> dict[str, Config]:
+        """The networks that guide, by the options that named them."""
+        found = {"unconditional": self._away if self._chosen.unconditional else None}
+        found["classifier"] = self._classifier
+        return {name: config for name, config in found.items() if config is not None}
+
+    @property
     def calls_per_step(self) -> int:
         """Network evaluations where an unguided sampler makes one."""
         return 1 + (self._away is not None) + (self._classifier is not None)
@@ -130,6 +138,7 @@ class Guidance:
             away = network
             if self._chosen.unconditional:
                 away = load_network(self._away, self._chosen.unconditional.weights, launch)
+                away = replace(away, tiles=network.tiles)
                 modules.append(away.module)
             without = away.model(unconditional_label(self._away))
         if self._classifier is not None:
@@ -175,8 +184,16 @@ class Guide:
             guided = classifier_free(plain, self.without, self.guidance.scale)
         if self.classifier is None:
             return Bound(plain, guided, None)
-        scale = self.guidance.classifier_scale
-        return Bound(plain, guided, classifier_gradient(self.classifier, self._tensor(targets), scale))
+        return Bound(plain, guided, self._gradient(self._tensor(targets)))
+
+    def _gradient(self, labels: Tensor) -> Gradient:
+        """Return the classifier's gradient; by tiles, that of each tile, averaged as predictions are."""
+
+        def lead(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return classifier_gradient(self.classifier, y, self.guidance.classifier_scale)(x, t)
+
+        led = at_any_size(lead, self.guidance.configs["classifier"].model, self.network.tiles)
+        return lambda x, t: led(x, t, labels)
 
     def _tensor(self, labels: list[int]) -> Tensor:
         return torch.tensor(labels, device=self.launch.device)

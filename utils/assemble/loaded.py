@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from utils import images, jobs, option, settings
 from utils.assemble.networks import Chosen, Network, load_network, settle
 from utils.assemble.processes import Trained, read_config, read_trained
+from utils.assemble.sizing import Sizing
 from utils.config import Config
 
 Picture = str | Path | Image.Image
@@ -70,19 +71,42 @@ class Loaded:
         same = launch.dtype == self.launch.dtype
         return self.network if same else load_network(self.config, self.chosen.main.weights, launch)
 
-    def to_tensor(self, picture: Image.Image, fit: str) -> Tensor:
-        """Bring a picture to the network's size: [C, H, W] in [-1, 1]."""
-        model = self.config.model
-        return images.to_tensor(images.fit(picture, model.image_size, fit), model.in_channels)
+    def to_tensor(self, picture: Image.Image, fit: str, sizing: Sizing) -> Tensor:
+        """Bring a picture to the size of its result: [C, H, W] in [-1, 1].
+
+        Raises:
+            ValueError: It keeps its size, and is too small.
+        """
+        sizing.check(picture.size)
+        return images.to_tensor(images.fit(picture, sizing.size, fit), self.config.model.in_channels)
+
+    def batches(self, rows: Sequence[dict[str, Tensor]], sizing: Sizing) -> list[slice]:
+        """Return the rows that are done together: as many as fit, of one shape; by tiles each alone."""
+        most = 1 if sizing.tiled else self.micro_batch
+        found: list[slice] = []
+        for i, row in enumerate(rows):
+            last = found[-1] if found else slice(0, 0)
+            if last.stop - last.start in (0, most) or not jobs.stack_together(rows[last.start], row):
+                found.append(slice(i, i + 1))
+            else:
+                found[-1] = slice(last.start, i + 1)
+        return found
 
     @torch.inference_mode()
-    def run(self, build: Build, items: Sequence[jobs.Item], rows: Sequence[dict[str, Tensor]]) -> list[Done]:
+    def run(
+        self,
+        build: Build,
+        items: Sequence[jobs.Item],
+        rows: Sequence[dict[str, Tensor]],
+        batches: Sequence[slice],
+    ) -> list[Done]:
         """Do items in micro-batches, each as the commands do it.
 
         Args:
             build: Gives the method on a batch, see `jobs.Method`.
             items: What is done.
             rows: The tensors of each.
+            batches: Which of them are done together.
 
         Returns:
             The results of each, on the CPU.
@@ -91,9 +115,8 @@ class Loaded:
             ValueError: An item has no result; the message says why.
         """
         method, done = jobs.Method(build, self.launch), []
-        for start in range(0, len(items), self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            batch = {key: torch.stack([row[key] for row in rows[part]]) for key in rows[start]}
+        for part in batches:
+            batch = {key: torch.stack([row[key] for row in rows[part]]) for key in rows[part.start]}
             done += method(list(items[part]), batch)
         for item, (results, _) in zip(items, done, strict=True):
             for result in results:

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from diffusions.process import Model
+from diffusions.tiles import Network as Callee
+from diffusions.tiles import Tiles, padded
 from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
@@ -123,15 +125,33 @@ class Network:
     config: Config
     module: nn.Module
     trained: Trained
+    tiles: Tiles | None = None
+    """What larger pictures are cut into, None to run on them as they are."""
 
     def model(self, labels: Tensor | int | None) -> Model:
         """Return the network as a callable of (x_t, t) alone, for a class an image [B], one, or none."""
-        network = self.module
+        network = at_any_size(self.module, self.config.model, self.tiles)
         if labels is None:
             return self.trained.adapt(network)
         if isinstance(labels, Tensor):
             return self.trained.adapt(lambda x, t: network(x, t, labels))
         return self.trained.adapt(lambda x, t: network(x, t, torch.full((len(x),), labels, device=x.device)))
+
+
+def at_any_size(network: Callee, model: Any, tiles: Tiles | None) -> Callee:
+    """Return a network, or what is called like one, for pictures of the sizes that `Sizing` allows.
+
+    Args:
+        network: The one.
+        model: The config of it, or of what it calls.
+        tiles: What to cut pictures into, None to run it on them as they are.
+    """
+    return padded(network, size_multiple(model) or model.image_size) if tiles is None else tiles.over(network)
+
+
+def size_multiple(model: Any) -> int | None:
+    """Return what heights and widths are multiples of, by the config of a network; None for its own alone."""
+    return getattr(model, "size_multiple", None)
 
 
 def load_network(config: Config, weights: Path, launch: Launch) -> Network:

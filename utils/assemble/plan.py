@@ -1,7 +1,7 @@
 """A plan of a run: everything checked, nothing loaded; it can be said, or started."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -58,6 +58,8 @@ class Plan:
             options, self.chosen.files(), self.config, self.timesteps, str(launch.dtype)
         )
         jobs.check(running, launch, known)
+        if self.method.tiles:  # its --micro_batch is of tiles
+            running = replace(running, micro_batch=1)
         run = jobs.Run(
             *(running, launch, self.items, self.reader, jobs.Method(self.build, launch), known),
             self._writer(known["weights"].removeprefix("sha256 ")),
@@ -119,6 +121,8 @@ def record(
         weights_sha256: Of their file, as many are called model.safetensors.
     """
     changed = {"set": list(network.overrides)} if network.overrides else {}
+    changed |= {"size": method.size} if method.size else {}
+    changed |= {"tiles": True} if method.tiles else {}
     return {
         "program": settings.PROGRAM,
         "method": title,

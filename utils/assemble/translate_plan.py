@@ -1,11 +1,11 @@
 """From the settings of DDIB to a plan."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusions import match_timesteps
 from diffusions.process import Process
@@ -31,6 +31,7 @@ from utils.assemble.processes import (
     read_trained,
 )
 from utils.assemble.returning import describe_loss
+from utils.assemble.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
 from utils.assemble.translate_batch import Side, Target, TranslateBatch
 from utils.config import Config, class_name
 from utils.settings import Running, Translate
@@ -52,6 +53,7 @@ class Ends:
     down: tuple[Process, Process]
     """Those of B."""
     guidance: Guidance
+    sizing: Sizing
 
     @property
     def folders(self) -> dict[str, str | None]:
@@ -66,7 +68,8 @@ class Ends:
         """What a saved latent has to match."""
         main = self.chosen.main
         names = {"config": main.config.name, "weights": main.weights.name}
-        return names | {"timesteps": self.timesteps, "solver": self.translate.solver}
+        tiles = {"tiles": self.translate.tiles or None}  # files of before say nothing of tiles
+        return names | {"timesteps": self.timesteps, "solver": self.translate.solver} | tiles
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -82,7 +85,7 @@ class Ends:
 
     @property
     def num_calls(self) -> int:
-        """Estimate the network evaluations of an image for plan and progress; a run reports the count."""
+        """Estimate the network evaluations of an image or tile for plan and progress; a run counts them."""
         solver, translate = self.translate.solver, self.translate
         up = {"heun": 2, "dpm-solver++": 2}.get(solver, 4 if translate.inversion == "fixed_point" else 1)
         down = 2 if solver == "heun" else 1
@@ -110,7 +113,9 @@ def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[End
         sigmas = [encoder.sigma(level) for level in range(1, encoder.num_steps + 1)]
         down = make_solver(translate, trained_B, match_timesteps(trained_B.schedule, sigmas))
     guidance = Guidance(translate, chosen, config_B, translate.class_B or None)
-    return Ends(translate, chosen, config, config_B, timesteps, up, down, guidance), trained
+    other = {"weights_B": config_B} if chosen.other else {}
+    sizing = find_sizing(translate, {"weights": config} | other | guidance.configs)
+    return Ends(translate, chosen, config, config_B, timesteps, up, down, guidance, sizing), trained
 
 
 def plan_translation(network: settings.Network, translate: Translate, running: Running) -> Plan:
@@ -124,6 +129,9 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
     names = images.find_inputs(running, translate, suffixes)
     classes = find_sources(translate, config, running, names)
+    sizing, seen = ends.sizing, find_sizes(ends.sizing, running, names)
+    check_place(sizing, running)
+    sizing.warn(seen.values())
     _warn(ends, describe_loss(ends.translate, config, trained, ends.timesteps))
     return Plan(
         title=TITLE,
@@ -136,10 +144,10 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
         items=jobs.make_items(names),
         reader=_reader(ends, running),
         folders=tuple(ends.folders),
-        num_calls=ends.num_calls,
-        lines=_describe(ends, len(names)),
+        num_calls=round(ends.num_calls * sizing.calls(seen.values())),
+        lines=_describe(ends, seen, len(names)),
         parameters=ends.parameters,
-        build=lambda launch: build(ends, launch, classes),
+        build=lambda launch: build(ends, launch, classes, most=running.micro_batch),
         classes=classes,
     )
 
@@ -165,7 +173,8 @@ def build(
     sources: dict[str, int] | None,
     tick: Callable[[], None] | None = None,
     network: Network | None = None,
-):
+    most: int | None = None,
+) -> tuple[jobs.Sampler, list[nn.Module]]:
     """Load the networks of a translation.
 
     Args:
@@ -174,6 +183,7 @@ def build(
         sources: Class of each input by its relative path.
         tick: Called before each step.
         network: That of A, where it is loaded.
+        most: Tiles a network call, where pictures are cut into them (default: the launch's micro-batch).
 
     Returns:
         The method on a batch, and the networks that it calls.
@@ -182,13 +192,14 @@ def build(
         ValueError: Weights that are wrong.
     """
     chosen, translate = ends.chosen, ends.translate
-    network = network or load_network(ends.config, chosen.main.weights, launch)
+    tiles = ends.sizing.tiles(most or launch.micro_batch)
+    network = replace(network or load_network(ends.config, chosen.main.weights, launch), tiles=tiles)
     other = chosen.other
     away = [network.module] if other else []
     if translate.offload:
         move(away, torch.device("cpu"))  # a device that holds one network need never hold both
     network_B = load_network(ends.config_B, other.weights, launch) if other else network
-    guide = ends.guidance.load(network_B, launch)
+    guide = ends.guidance.load(replace(network_B, tiles=tiles), launch)
     encoder_B, decoder_B = ends.down
 
     def target(name: str | None, num_images: int) -> Side:
@@ -205,30 +216,28 @@ def build(
     }
     swap = Swap(launch.device, away, guide.modules if translate.offload else [])
     named = partial(class_name, ends.config)
-    return TranslateBatch(translate, source, targets, sources, named, ends.space, swap, tick), [
-        *away,
-        *guide.modules,
-    ]
+    batch = TranslateBatch(translate, source, targets, sources, named, ends.space, swap, tick)
+    return Retrying(batch, tiles) if tiles else batch, [*away, *guide.modules]
 
 
 def _reader(ends: Ends, running: Running) -> images.Inputs | images.Latents:
-    model = ends.config.model
+    channels, sizing = ends.config.model.in_channels, ends.sizing
     if ends.translate.from_latents:
-        shape = model.in_channels, model.image_size, model.image_size
-        return images.Latents(running.folder, ends.space, shape)
-    return images.Inputs(running.folder, model.image_size, model.in_channels, ends.translate.fit)
+        return images.Latents(running.folder, ends.space, (channels, *sizing.shape), sizing.least)
+    return images.Inputs(running.folder, sizing.size, channels, ends.translate.fit, least=sizing.least)
 
 
-def _describe(ends: Ends, num_inputs: int) -> list[str]:
+def _describe(ends: Ends, seen: dict[str, tuple[int, int]], num_inputs: int) -> list[str]:
     """Say what a run would do."""
-    side, encoder = ends.config.model.image_size, ends.up[0]
+    encoder, (at, *small) = ends.up[0], ends.sizing.describe(seen)
     wanted = ", ".join(ends.translate.class_B) or ends.chosen.other.weights.name
     top = encoder.num_steps
     return [
-        f"{num_inputs} images at {side}x{side}, to {wanted}",
+        f"{num_inputs} images {at}, to {wanted}",
+        *small,
         f"{top} levels up to timestep {ends.timesteps[-1]:g} of {encoder.num_timesteps}, "
         f"sigma {encoder.sigma(top):.4g}",
-        f"{ends.num_calls} network evaluations an image",
+        f"{round(ends.num_calls * ends.sizing.calls(seen.values()))} network evaluations an image",
     ]
 
 

@@ -44,8 +44,8 @@ class Translator(OnLoaded):
             **options: Those of sample_ddib.py, in place of those of `load`.
 
         Returns:
-            An image of Pillow, of the model's size; a list of them for a list. Several classes B give a
-            list in place of each image.
+            An image of Pillow, of the model's size where `size` and `tiles` say nothing else; a list of them
+            for a list. Several classes B give a list in place of each image.
 
         Raises:
             ValueError: Options that are not allowed, or a picture that cannot be read or has no result.
@@ -57,12 +57,13 @@ class Translator(OnLoaded):
         label = self._label(ends.translate)
         sources = None if label is None else dict.fromkeys(names, label)
         items = [jobs.Item(name, 0, name) for name in names]
-        num_batches = -(-len(items) // loaded.micro_batch)
-        num_steps = ends.up[0].num_steps * (1 + len(ends.folders)) * num_batches
+        opened, fit = [open_picture(x) for x in given], ends.translate.fit
+        rows = [{"image": loaded.to_tensor(x, fit, ends.sizing)} for x in opened]
+        batches = loaded.batches(rows, ends.sizing)
+        num_steps = ends.up[0].num_steps * (1 + len(ends.folders)) * len(batches)
         tick = callback and Counter(callback, num_steps)
-        rows = [{"image": loaded.to_tensor(open_picture(x), ends.translate.fit)} for x in given]
-        made = partial(build, ends, sources=sources, tick=tick)
-        done = loaded.run(lambda launch: made(launch=launch, network=loaded.on(launch)), items, rows)
+        made = partial(build, ends, sources=sources, tick=tick, most=loaded.micro_batch)
+        done = loaded.run(lambda launch: made(launch=launch, network=loaded.on(launch)), items, rows, batches)
         shown = [[images.to_image(result.image) for result in results] for results, _ in done]
         translated = [row[0] if len(row) == 1 else row for row in shown]
         return translated[0] if alone else translated

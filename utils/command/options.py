@@ -15,7 +15,7 @@ from utils.settings import Edit, Method, Network, Running, Translate
 
 GROUPS = {
     "network": ("config", "weights", "weights_dir", "overrides"),
-    "pictures": ("input_dir", "save_dir", "fit", "from_latents"),
+    "pictures": ("input_dir", "save_dir", "fit", "size", "tiles", "from_latents"),
     "how far to go, one of these": ("t0", "sigma0", "edit_steps", "auto_t0", "faithfulness"),
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
     "sampling": (
@@ -43,6 +43,7 @@ MEANINGS = {
     **dict.fromkeys(("dtype", "fp16", "bf16", "half", "amp", "mixed_precision"), "precision"),
     **dict.fromkeys(("schedule", "spacing", "timestep_respacing"), "respace_type"),
     **dict.fromkeys(("resize", "crop", "pad"), "fit"),
+    **dict.fromkeys(("resolution", "image_size", "width", "height"), "size"),
     **dict.fromkeys(("force", "f"), "overwrite"),
     "device": "cpu",
     "random_seed": "seed",
@@ -61,7 +62,7 @@ TRANSLATE_MEANINGS = MEANINGS | {
     **dict.fromkeys(("target", "to", "class_b", "class_label", "target_class", "dst"), "class_B"),
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
 }
-_WORDS = {"class_label": "CLASS", "class_A": "CLASS", "class_B": "CLASS", "shard": "I/N"}
+_WORDS = {"class_label": "CLASS", "class_A": "CLASS", "class_B": "CLASS", "shard": "I/N", "size": "WxH"}
 _WORDS |= dict.fromkeys(("weights", "weights_B", "unconditional", "classifier"), "WEIGHTS")
 _REQUIRED = ("weights", "input_dir", "save_dir")
 _KINDS = {int: command_line.whole_number, float: command_line.number, Path: Path}

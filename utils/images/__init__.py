@@ -2,7 +2,7 @@
 
 from utils.images.decoder import WHITE, Convert, decode, decode_bytes, reading, to_rgb
 from utils.images.formats import SUFFIXES
-from utils.images.inputs import WITH_PAIRS, Inputs, find_inputs, read_pair
+from utils.images.inputs import WITH_PAIRS, Inputs, check_least, find_inputs, look_at, read_pair
 from utils.images.labels import differs, read_classes
 from utils.images.latents import LATENT_SUFFIX, Latents, encode_latent
 from utils.images.map_values import read_mask, read_strengths
@@ -35,6 +35,7 @@ __all__ = [
     "RegionInputs",
     "Regions",
     "as_stored",
+    "check_least",
     "column",
     "cut_strip",
     "decode",
@@ -49,6 +50,7 @@ __all__ = [
     "find_strengths",
     "fit",
     "labelled_strip",
+    "look_at",
     "make_mark",
     "mark_options",
     "mask_tensor",

@@ -38,7 +38,9 @@ def find_inputs(running: Running, method: Method, suffixes: tuple[str, ...]) -> 
         ValueError: There are no images, or a result would take the place of a strip.
     """
     names = _find_names(running, method, suffixes)
-    if method.fit == "crop" and (loss := describe_cropping(running.folder, names)):
+    width, height = method.wanted_size or (1, 1)
+    cuts = method.fit == "crop" and not method.keeps_size
+    if cuts and (loss := describe_cropping(running.folder, names, width / height)):
         once(loss)
     return names
 
@@ -57,15 +59,28 @@ def _find_names(running: Running, method: Method, suffixes: tuple[str, ...]) -> 
     return found.names
 
 
-def describe_cropping(input_dir: Path, names: list[str]) -> str | None:
-    """Say how much a square loses of the longest of the inputs, where that is more than a third.
+def look_at(input_dir: Path, names: list[str]) -> dict[str, tuple[int, int]]:
+    """Return width and height of the inputs as they are stored, of those of which the heads tell them.
 
-    It takes the heads of their files; of many, those of a thousand, evenly spaced.
+    Of many, it takes a thousand, evenly spaced.
     """
     step = max(1, -(-len(names) // _MOST_LOOKED_AT))
     seen = [name for name in names[::step] if name.lower().endswith(paths.SUFFIXES)]
     sizes = {name: pictures.look(input_dir / name, input_dir) for name in seen}
-    lost = {name: 1 - min(size) / max(size) for name, size in sizes.items() if size and min(size)}
+    return {name: size for name, size in sizes.items() if size and min(size)}
+
+
+def describe_cropping(input_dir: Path, names: list[str], aspect: float = 1.0) -> str | None:
+    """Say how much the results lose of the input of the farthest shape, where that is more than a third.
+
+    Args:
+        input_dir: Folder of the inputs.
+        names: The inputs.
+        aspect: Width of the results in heights.
+    """
+    sizes = look_at(input_dir, names)
+    shapes = {name: width / height / aspect for name, (width, height) in sizes.items()}
+    lost = {name: 1 - min(shape, 1 / shape) for name, shape in shapes.items()}
     many = [name for name, share in lost.items() if share > _MUCH]
     if not many:
         return None
@@ -80,14 +95,17 @@ def describe_cropping(input_dir: Path, names: list[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Reads the inputs of a run as tensors of the model's size."""
+    """Reads the inputs of a run as tensors of the size of their results."""
 
     input_dir: Path
-    size: int
+    size: int | tuple[int, int] | None
+    """Width and height, one number for both, None for those of each picture."""
     channels: int
     fit: str
     masks: Masks | None = None
     strengths: Maps | None = None
+    least: int = 1
+    """Width and height that a picture of its own size needs."""
 
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as a folder and a path in it: 'image', 'mask' and 'strength'."""
@@ -132,7 +150,9 @@ class Inputs:
         """Read an input, as `load` does."""
         tensors, shape, own_mask = self._read_pair(name) if is_pair(name) else self._read_image(name)
         if self.masks is not None:
-            tensors["mask"] = self._mask(self.masks, name, shape) if own_mask is None else own_mask
+            if own_mask is None:
+                own_mask = self._mask(self.masks, name, shape)
+            tensors["mask"] = torch.ones_like(tensors["image"][:1]) if own_mask is None else own_mask
             self._say_extent(name, tensors["mask"])
         if self.strengths is not None:
             strength = self.strengths.read(name, shape, self._fit_map)
@@ -151,18 +171,19 @@ class Inputs:
         return {"image": self._fit(image)}, image.size, own_mask
 
     def _fit(self, image: Image.Image) -> Tensor:
+        if self.size is None:
+            check_least(image.size, self.least)
         return pictures.to_tensor(pictures.fit(image, self.size, self.fit), self.channels)
 
     def _fit_map(self, image: Image.Image) -> Tensor:
         return maps.to_unit(pictures.fit(image, self.size, self.fit))
 
-    def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor:
+    def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor | None:
+        """Return an input's mask, None where everything may change."""
         found = masks.maps and masks.maps.read(name, shape, partial(self._finish_mask, masks))
-        if found is not None:
-            return found
-        if masks.maps is not None and not masks.missing_means_all:
+        if found is None and masks.maps is not None and not masks.missing_means_all:
             raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
-        return torch.ones(1, self.size, self.size)
+        return found
 
     def _finish_mask(self, masks: Masks, mask: Image.Image) -> Tensor:
         if masks.invert:
@@ -176,6 +197,23 @@ class Inputs:
             extent = "everything" if mask.max() == 1 else "nothing"
             whose = "mask" if is_pair(name) else f"mask {self.masks.maps.folder.name}/{given}"
             warn_once(f"{plain(name)}: its {plain(whose)} lets {extent} change")
+
+
+def check_least(size: tuple[int, int], least: int) -> None:
+    """Refuse a picture that keeps its size and is too small for that.
+
+    Args:
+        size: Its width and height.
+        least: What both must be, at least.
+
+    Raises:
+        ValueError: It is too small.
+    """
+    if min(size) < least:
+        raise ValueError(
+            f"a picture of {size[0]}x{size[1]}; those that keep their size are at least {least}x{least}: "
+            "enlarge it, or give --size WIDTHxHEIGHT"
+        )
 
 
 def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.Image]:

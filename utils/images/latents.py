@@ -31,8 +31,10 @@ class Latents:
     input_dir: Path
     made_by: dict[str, object]
     """What must have made them, or they are of another space."""
-    shape: tuple[int, int, int]
-    """[C, H, W] of the network's images."""
+    shape: tuple[int, int | None, int | None]
+    """[C, H, W] of the results; None for any height and width."""
+    least: int = 1
+    """Height and width that a latent needs, where any are allowed."""
 
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as a folder and a path in it."""
@@ -56,8 +58,10 @@ class Latents:
         if "latent" not in header:
             raise ValueError("not a latent of this command: it holds no tensor of the name latent")
         dtype, shape, _ = header["latent"]
-        if shape != self.shape:
-            raise ValueError(f"a latent of shape {_list(shape)}; this network's are {_list(self.shape)}")
+        if not self._fits(shape):
+            raise ValueError(
+                f"a latent of shape {_list(shape)}; this network's are {self._wanted()}, or as --size says"
+            )
         if dtype not in DTYPES:
             raise ValueError(f"a latent of type {plain(dtype, 20)}; allowed are {', '.join(DTYPES)}")
         try:
@@ -75,6 +79,16 @@ class Latents:
         """Return the result of a latent: its one part, [C, H, W] in [-1, 1]."""
         [picture] = edited
         return pictures.to_image(picture)
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        if len(shape) != 3 or (self.shape[1] is None and min(shape[1:]) < self.least):
+            return False
+        return all(wanted in (None, found) for wanted, found in zip(self.shape, shape, strict=True))
+
+    def _wanted(self) -> str:
+        if None not in self.shape:
+            return _list(self.shape)
+        return f"[{self.shape[0]}, H, W], H and W from {self.least} up"
 
     def _check_origin(self, text: str) -> None:
         try:

@@ -163,8 +163,10 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", name.rpartition(".")[0])
 
 
-def mask_tensor(mask: Image.Image, size: int, fit: str, feather_width: float) -> Tensor:
-    """Bring a mask to the model's size and soften its edge: [1, size, size] in [0, 1], 1 may change."""
+def mask_tensor(
+    mask: Image.Image, size: int | tuple[int, int] | None, fit: str, feather_width: float
+) -> Tensor:
+    """Bring a mask to the size of the results and soften its edge: [1, H, W] in [0, 1], 1 may change."""
     return to_unit(feather(pictures.fit(mask, size, fit), feather_width))
 
 

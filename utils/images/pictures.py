@@ -31,26 +31,30 @@ _PHOTO_LEVEL = 3
 """How hard a photo is packed: 3 takes a third of the seconds of 6, for the same size."""
 
 
-def fit(image: Image.Image, size: int, how: str) -> Image.Image:
-    """Bring an image to size x size pixels.
+def fit(image: Image.Image, size: int | tuple[int, int] | None, how: str) -> Image.Image:
+    """Bring an image to a size.
 
     Args:
         image: RGB image, or a map in shades of grey (mode L), of any size.
-        size: Side of the model's images, in pixels.
-        how: 'crop' (shorter side, centre), 'pad' (whole image; bars, white or for a map black) or 'stretch'.
+        size: Width and height in pixels, one number for both, or None to leave it as it is.
+        how: 'crop' (as much as has this shape, of the centre), 'pad' (whole image; bars, white or for a map
+            black) or 'stretch'.
     """
-    if image.size == (size, size):
+    size = (size, size) if isinstance(size, int) else size or image.size
+    if image.size == size:
         return image
     is_map = image.mode == "L"
     method = Image.Resampling.BOX if is_map else Image.Resampling.LANCZOS  # no overshoot beside an edge
     if how == "crop":
-        return ImageOps.fit(image, (size, size), method)
+        return ImageOps.fit(image, size, method)
     if how == "pad":
-        if 2 * size * min(image.size) <= max(image.size):  # too narrow: it would shrink to no pixel at all
-            image = image.resize([size if side == max(image.size) else 1 for side in image.size], method)
-        return ImageOps.pad(image, (size, size), method, color=0 if is_map else WHITE)
+        if 2 * size[0] * image.height <= image.width:  # too narrow: it would shrink to no pixel at all
+            image = image.resize((size[0], 1), method)
+        elif 2 * size[1] * image.width <= image.height:
+            image = image.resize((1, size[1]), method)
+        return ImageOps.pad(image, size, method, color=0 if is_map else WHITE)
     assert how == "stretch", how
-    return image.resize((size, size), method)
+    return image.resize(size, method)
 
 
 def to_tensor(image: Image.Image, channels: int) -> Tensor:

@@ -39,9 +39,10 @@ def column(images: list[Image.Image]) -> Image.Image:
 
 
 def labelled_strip(images: list[Image.Image], labels: list[str]) -> Image.Image:
-    """Put square images of one size side by side, each under its label.
+    """Put images of one size side by side, each under its label.
 
-    Those below 128 pixels a side are enlarged by a whole factor, each pixel to a square of its colour.
+    Those below 128 pixels a side, the longer, are enlarged by a whole factor, each pixel to a square of its
+    colour.
 
     Args:
         images: What is shown.
@@ -50,25 +51,28 @@ def labelled_strip(images: list[Image.Image], labels: list[str]) -> Image.Image:
     return strip([_under(_enlarge(x), label) for x, label in zip(images, labels, strict=True)])
 
 
-def cut_strip(image: Image.Image, side: int) -> list[Image.Image]:
+def cut_strip(image: Image.Image, width: int, height: int | None = None) -> list[Image.Image]:
     """Take the images out of a labelled strip, as they were before they were enlarged.
 
     Args:
         image: The strip.
-        side: Of each image, in pixels.
+        width: Of each image, in pixels.
+        height: Likewise, by default the width.
     """
-    shown = side * _factor(side)
-    top = image.height - shown
-    columns = range(0, image.width, shown + _GAP)
-    return [image.crop((x, top, x + shown, top + shown)).reduce(_factor(side)) for x in columns]
+    size = width, height or width
+    factor = _factor(size)
+    right, below = (factor * side for side in size)
+    top = image.height - below
+    columns = range(0, image.width, right + _GAP)
+    return [image.crop((x, top, x + right, top + below)).reduce(factor) for x in columns]
 
 
-def _factor(side: int) -> int:
-    return -(-_SMALL // side)
+def _factor(size: tuple[int, int]) -> int:
+    return -(-_SMALL // max(size))
 
 
 def _enlarge(image: Image.Image) -> Image.Image:
-    factor = _factor(image.width)
+    factor = _factor(image.size)
     size = image.width * factor, image.height * factor
     return image if factor == 1 else image.resize(size, Image.Resampling.NEAREST)
 

@@ -1,7 +1,7 @@
 """From a list of items to files that are done once: work, records, locks, results and their page."""
 
 from utils.jobs.allocator import keep_freed_memory
-from utils.jobs.job import Item
+from utils.jobs.job import Item, is_short_memory, stack_together
 from utils.jobs.launch import Launch, finish, start
 from utils.jobs.noise import ImageNoise, item_noise
 from utils.jobs.results import Finish, Part, Result, Writer, make_items
@@ -23,9 +23,11 @@ __all__ = [
     "check",
     "content_hash",
     "finish",
+    "is_short_memory",
     "item_noise",
     "keep_freed_memory",
     "make_items",
     "run_settings",
+    "stack_together",
     "start",
 ]

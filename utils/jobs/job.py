@@ -16,7 +16,10 @@ from utils.log import log
 _THREADS = 4
 _FASTER = 0.95
 """A larger batch is worth its memory where an item takes at most this share of the time."""
-_NO_MEMORY = "out of memory with one image; use --precision bf16, a GPU with more, or close other programs"
+_NO_MEMORY = (
+    "out of memory with one image; use --precision bf16, --tiles for a large image, a GPU with more, or "
+    "close other programs"
+)
 
 _SHORT_MEMORY = (
     *("can't allocate memory", "cannot allocate memory", "not enough memory", "std::bad_alloc"),
@@ -24,6 +27,18 @@ _SHORT_MEMORY = (
     *("alloc_cpu", "cublas_status_alloc_failed", "out of memory"),
 )
 """How the allocators of a CPU, oneDNN and cuBLAS say that memory is short, in lower case."""
+
+
+def stack_together(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether tensors of two items have the same shapes, so that they can be of one batch."""
+    return all(tensor.shape == other[key].shape for key, tensor in one.items())
+
+
+def is_short_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in _SHORT_MEMORY)
 
 
 class ItemError(ValueError):
@@ -140,6 +155,9 @@ class Job:
             try:
                 batch: list[_Row] = []
                 for row in self._rows(items, readers, writers):
+                    if batch and not stack_together(batch[0][2], row[2]):
+                        self._do(batch, writers)
+                        batch = []
                     batch.append(row)
                     if len(batch) >= self._micro_batch.size:
                         self._do(batch, writers)
@@ -219,10 +237,8 @@ class Job:
         """Compute a batch; None where memory does not suffice, with what it held set free."""
         try:
             return self._compute(items, tensors)
-        except (torch.OutOfMemoryError, MemoryError):
-            pass
-        except RuntimeError as error:
-            if not any(part in str(error).lower() for part in _SHORT_MEMORY):
+        except (RuntimeError, MemoryError) as error:
+            if not is_short_memory(error):
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from utils.jobs.notes import Known
+from utils.option import width_height
+from utils.settings import INPUT
 
 NAME = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -83,7 +85,7 @@ def render(
         "sheets": about.sheets,
         "trajectories": about.trajectories,
         "fit": about.settings.get("fit"),
-        "size": about.settings["config"]["model"]["image_size"],
+        "size": _size(about.settings),
         "settings": about.settings,
         "report": report,
         "known": {folder: {"shared": one.shared, "own": one.own} for folder, one in (known or {}).items()},
@@ -100,6 +102,14 @@ def render(
         "data": _embed(data),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+
+
+def _size(settings: dict[str, object]) -> list[int] | None:
+    """Return width and height of the results; None where each has its own."""
+    asked, side = settings.get("size"), settings["config"]["model"]["image_size"]
+    if asked == INPUT or (settings.get("tiles") and not asked):
+        return None
+    return list(width_height(asked)) if asked else [side, side]
 
 
 def _row(name: str, entries: list[Entry], numbered: bool) -> str | list[object]:

@@ -20,6 +20,7 @@ COMMON = {
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
     *("-h", "--help", "--help_all", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--compile", "--cpu", "--fit"),
+    *("--size", "--tiles"),
     *("--comparison", "--trajectory", "--no_metadata", "--no_report", "--dry_run", "--set"),
     *("--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"),
 }

@@ -36,6 +36,10 @@ def test_what_a_crop_cuts_off_is_said_of_the_worst(tmp_path):
     )
     assert inputs.describe_cropping(tmp_path, ["fine.png", "odd.png"]) is None
     assert inputs.describe_cropping(tmp_path, []) is None
+    assert inputs.describe_cropping(tmp_path, ["wide.png"], 1.5) is None
+    assert "fine.png is 100x100, of which --fit crop cuts 50 % away" in (
+        inputs.describe_cropping(tmp_path, ["fine.png", "wide.png"], 2.0)
+    )
 
 
 def test_of_many_inputs_a_thousand_are_looked_at(monkeypatch):

@@ -64,3 +64,14 @@ def test_broken_files_are_refused(tmp_path, data):
     (tmp_path / "x.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match=r"broken|not a latent"):
         Latents(tmp_path, MADE_BY, (3, 8, 8)).load("x.safetensors")
+
+
+def test_latents_of_any_size_have_the_channels_and_at_least_what_the_network_takes(tmp_path):
+    reader = Latents(tmp_path, MADE_BY, (3, None, None), least=8)
+    for shape in ((3, 8, 8), (3, 12, 9)):
+        (tmp_path / "x.safetensors").write_bytes(encode_latent(torch.zeros(shape), MADE_BY))
+        assert reader.load("x.safetensors")[0]["latent"].shape == shape
+    for shape in ((3, 7, 12), (4, 8, 8), (3, 8)):
+        (tmp_path / "x.safetensors").write_bytes(encode_latent(torch.zeros(shape), MADE_BY))
+        with pytest.raises(ValueError, match=r"this network's are \[3, H, W\], H and W from 8 up"):
+            reader.load("x.safetensors")

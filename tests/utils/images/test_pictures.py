@@ -227,6 +227,20 @@ def test_fit_crops_pads_or_stretches():
     assert all(images.fit(square, 8, how) is square for how in ("crop", "pad", "stretch"))
 
 
+def test_fit_takes_any_width_and_height_or_leaves_a_picture_as_it_is():
+    image = halves(size=(16, 8))
+    assert images.fit(image, None, "crop") is image
+    assert images.fit(image, (16, 8), "pad") is image
+    for how in ("crop", "pad", "stretch"):
+        assert images.fit(image, (5, 9), how).size == (5, 9)
+    assert [images.fit(image, (4, 8), "crop").getpixel((x, 4)) for x in (0, 3)] == [RED, BLUE]
+    padded = images.fit(image, (8, 8), "pad")
+    assert [padded.getpixel((4, y)) for y in (0, 7)] == [(255, 255, 255)] * 2
+    for size, kept in (((1, 3000), (1, 24)), ((3000, 1), (7, 1))):
+        padded = np.asarray(images.fit(Image.new("RGB", size, RED), (7, 24), "pad"))
+        assert (padded == RED).all(axis=2).sum() == max(kept)
+
+
 def test_png_bytes_are_repeatable_and_hold_the_parameters(tmp_path):
     text = {"parameters": json.dumps({"seed": 3})}
     data = images.encode_png(halves(), text)

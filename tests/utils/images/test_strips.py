@@ -42,6 +42,15 @@ def test_small_pictures_are_enlarged_by_a_whole_factor_and_none_is_lost(side, sh
     assert [x.tobytes() for x in cut] == [x.convert("RGB").tobytes() for x in pictures]
 
 
+@pytest.mark.parametrize(("size", "factor"), [((16, 40), 4), ((40, 16), 4), ((192, 30), 1)])
+def test_strips_of_pictures_that_are_no_squares(size, factor):
+    pictures = [noise(200, seed=seed).crop((0, 0, *size)) for seed in range(2)]
+    strip = images.labelled_strip(pictures, ["input", ""])
+    assert strip.width == 2 * factor * size[0] + 2
+    cut = images.cut_strip(strip, *size)
+    assert [x.tobytes() for x in cut] == [x.tobytes() for x in pictures]
+
+
 def test_labels_stand_above_their_pictures_and_not_on_them():
     plain = images.labelled_strip([noise(64)] * 3, ["", "", ""])
     strip = images.labelled_strip([noise(64)] * 3, ["input", "", "result"])

@@ -52,6 +52,26 @@ class Recorder:
         return work.run(make_items(*names))
 
 
+def test_a_batch_holds_items_of_one_shape():
+    batches = []
+
+    def compute(items, tensors):
+        batches.append(([item.name for item in items], tuple(tensors["image"].shape)))
+        return items
+
+    sides = {"a": 2, "b": 2, "c": 3, "d": 2, "e": 2, "f": 2}
+    work = job.Job(
+        job.MicroBatch(2),
+        lambda item: [{"image": torch.zeros(1, 4, sides[item.name])}],
+        compute,
+        lambda item, output: None,
+        lambda item, reason: None,
+    )
+    assert work.run(make_items(*sides)).num_done == 6
+    assert [names for names, _ in batches] == [["a", "b"], ["c"], ["d", "e"], ["f"]]
+    assert batches[1][1] == (1, 1, 4, 3)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_processes_share_every_name_exactly_once(world_size):
     names = [f"{i}.png" for i in range(5)]
