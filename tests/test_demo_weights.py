@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 import sample_ddib
 import sample_sdedit
@@ -96,3 +96,35 @@ def test_the_shipped_masks_hold_to_the_byte(tmp_path, sampler, repeats):
         kept = np.asarray(Image.open(edits / "masks" / path.name)) == 0
         assert np.array_equal(result[kept], guide[kept])
         assert (result[~kept] != guide[~kept]).mean() > 0.3
+
+
+def seam_ratio(pictures: dict[int, np.ndarray]) -> float:
+    """Mean absolute difference of neighbours where tiles begin or end, in those of the same ones elsewhere.
+
+    Args:
+        pictures: By how far what they show was moved, to the right and down: by 8, up to 24 pixels, or none.
+    """
+    at, inside = 0.0, 0.0
+    for axis in (0, 1):
+        differences = {by: np.abs(np.diff(x, axis=axis)).mean((1 - axis, 2)) for by, x in pictures.items()}
+        for place in range(8, len(pictures[0]) - 32, 8):
+            seen = {by: values[place + by - 1] for by, values in differences.items()}
+            at += seen.pop(-place % 32)
+            inside += np.mean(list(seen.values()))
+    return at / inside
+
+
+@pytest.mark.parametrize(("side", "left", "top"), [(128, 64, 32), (192, 32, 0)])
+def test_tiles_leave_no_seams(tmp_path, inputs, side, left, top):
+    """Of a painting that is moved by parts of a tile, so that all of it lies where tiles end, and not."""
+    table = Image.open(ROOT / "assets/large/table.png").crop((left, top, left + side, top + side))
+    moved = {by: ImageChops.offset(table, by, by) for by in range(0, 32, 8)}
+    assert seam_ratio({by: np.asarray(picture).astype(float) for by, picture in moved.items()}) == 1
+    for by, picture in moved.items():
+        picture.save(inputs / f"{by}.png")
+    words = ["--input_dir", str(inputs), "--save_dir", str(tmp_path / "o"), "--tiles", "--no_report"]
+    steps = ["--sampler", "sde-dpm-solver++", "--respace_steps", "5", "--t0", "0.6"]
+    assert sample_sdedit.main([*MODEL, *words, *steps]) == 0
+    results = {by: pixels(tmp_path / "o" / f"{by}.png") for by in moved}
+    assert {picture.shape for picture in results.values()} == {(side, side, 3)}
+    assert seam_ratio(results) < 1.05

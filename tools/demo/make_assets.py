@@ -7,12 +7,13 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 import sample_ddib
 import sample_sdedit
 from diffusions import DDIM, DDPM, decode, make_schedule, respace
 from models import CONFIG_CLASSES
+from tools.demo.draw_strokes import paint
 from tools.parser import make_parser
 from utils import assemble, images, jobs
 from utils.config import class_index, load_config
@@ -29,6 +30,16 @@ SPACED = ["--respace_type", "uniform", "--respace_steps", "100"]
 EDIT_STEPS = (20, 35, 50, 65)
 PAIRS = (("red_apple", "orange"), ("lemon", "lime"), ("orange", "strawberry"), ("pear", "lemon"))
 SOLVER = ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
+TABLE = (
+    *(("red_apple", 2, 2, 72), ("lemon", 76, 6, 84), ("plum", 138, 0, 62), ("orange", 190, 12, 66)),
+    *(
+        ("green_apple", 0, 84, 74),
+        ("strawberry", 72, 100, 80),
+        ("peach", 130, 62, 70),
+        ("pear", 196, 84, 104),
+    ),
+)
+"""Strokes that make a painting of 256x192: left, top and height of each, in pixels."""
 MODEL_WORDS = ["-c", str(CONFIG), "--weights", str(WEIGHTS)]
 
 
@@ -220,6 +231,36 @@ def draw_way(command: ModuleType, source: Path, words: list[str], target: Path) 
         Image.open(save_dir / "trajectory" / source.name).save(target, optimize=True)
 
 
+def compose_large(folder: Path) -> None:
+    """Compose inputs that are larger than the network: a painting of eight fruits, and nine lemons."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = Image.new("RGB", (256, 192), images.WHITE)
+    for name, left, top, height in TABLE:
+        strokes = paint(name)
+        size = round(strokes.width * height / strokes.height), height
+        beside = Image.new("RGB", table.size, images.WHITE)
+        beside.paste(strokes.resize(size, Image.Resampling.LANCZOS), (left, top))
+        table = ImageChops.darker(table, beside)
+    table.save(folder / "table.png", optimize=True)
+    lemons = Image.new("RGB", (192, 192), images.WHITE)
+    for i in range(9):
+        lemon = images.decode(Path(f"assets/fruits/lemon/{i % NUM_EACH}.png"))
+        lemons.paste(lemon, (i % 3 * 64, i // 3 * 64))
+    lemons.save(folder / "lemons.png", optimize=True)
+
+
+def draw_large(command: ModuleType, source: Path, words: list[str], target: Path) -> None:
+    """Draw an input that is larger than the network, and its result by tiles and as a whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        row = [images.decode(source)]
+        for way in (["--tiles"], ["--size", "input"]):
+            save_dir = Path(folder, way[0])
+            paths = ["--input_dir", str(source), "--save_dir", str(save_dir)]
+            command.main([*MODEL_WORDS, *paths, *words, *way])
+            row.append(Image.open(save_dir / source.name))
+        images.strip(row).save(target, optimize=True)
+
+
 def main() -> None:
     """Make everything."""
     make_parser(__doc__, __spec__).parse_args()
@@ -234,6 +275,20 @@ def main() -> None:
     draw_way(sample_sdedit, Path("assets/strokes/pear.png"), strokes, Path("assets/sdedit_way.png"))
     fruit = ["--class_A", "lemon", "--class_B", "lime", *SOLVER]
     draw_way(sample_ddib, Path("assets/fruits/lemon/2.png"), fruit, Path("assets/ddib_way.png"))
+    compose_large(Path("assets/large"))
+    strokes = ["--t0", "0.5", "--sampler", "sde-dpm-solver++", "--respace_steps", "20"]
+    draw_large(sample_sdedit, Path("assets/large/table.png"), strokes, Path("assets/sdedit_tiles.png"))
+    fruit = [
+        "--class_A",
+        "lemon",
+        "--class_B",
+        "lime",
+        "--solver",
+        "cycle-diffusion",
+        "--respace_steps",
+        "40",
+    ]
+    draw_large(sample_ddib, Path("assets/large/lemons.png"), fruit, Path("assets/ddib_tiles.png"))
 
 
 if __name__ == "__main__":

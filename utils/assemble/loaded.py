@@ -77,7 +77,8 @@ class Loaded:
         Raises:
             ValueError: It keeps its size, and is too small.
         """
-        sizing.check(picture.size)
+        if sizing.size is None:
+            images.check_least(picture.size, sizing.least)
         return images.to_tensor(images.fit(picture, sizing.size, fit), self.config.model.in_channels)
 
     def batches(self, rows: Sequence[dict[str, Tensor]], sizing: Sizing) -> list[slice]:

@@ -41,15 +41,6 @@ class Sizing:
             return 1
         return sum(Tiles(self.side, 1).count(*size) for size in fitting) / len(fitting)
 
-    def check(self, size: tuple[int, int]) -> None:
-        """Refuse a picture that keeps its size and is too small.
-
-        Raises:
-            ValueError: Such a picture.
-        """
-        if self.size is None:
-            images.check_least(size, self.least)
-
     def describe(self, seen: Mapping[str, tuple[int, int]]) -> list[str]:
         """Say at what size pictures are worked on, and which are too small for that.
 
