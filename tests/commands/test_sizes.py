@@ -148,6 +148,13 @@ def test_mistakes_are_explained_before_anything_is_written(case, tmp_path, capsy
     assert not (tmp_path / "o").exists()
 
 
+def test_parts_of_a_photo_are_of_the_model_s_size(case, capsys):
+    for way in (["--size", "input"], ["--tiles"]):
+        with pytest.raises(SystemExit, match="2"):
+            sample_sdedit.main([*case.words(), *EDIT, "--region", "mask", *way])
+        assert "--region: not together with --size or --tiles" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("way", [["--size", "input"], ["--tiles"], ["--size", "23x18"]])
 def test_masks_and_strengths_are_of_the_whole_picture(case, tmp_path, way):
     for path in [*case.input_dir.rglob("*.*")]:

@@ -209,11 +209,7 @@ def _warn(means: EditMeans) -> None:
 
 
 def _describe(
-    means: EditMeans,
-    seen: dict[str, tuple[int, int]],
-    num_inputs: int,
-    num_items: int,
-    missing: list[str],
+    means: EditMeans, seen: dict[str, tuple[int, int]], num_inputs: int, num_items: int, missing: list[str]
 ) -> list[str]:
     """Say what a run would do."""
     process, (at, *small) = means.process, means.sizing.describe(seen)
