@@ -229,7 +229,7 @@ def run_script(script: str, words: list[str]) -> None:
     """Run sample_sdedit.py or sample_ddib.py: every input must have a result."""
     call(script, words)
     input_dir, save_dir = (Path(words[len(words) - words[::-1].index(flag)]) for flag in FOLDERS)
-    inputs = [path for path in input_dir.rglob("*") if path.is_file()]
+    inputs = [path for path in (input_dir, *input_dir.rglob("*")) if path.is_file()]
     assert len(list(save_dir.rglob("*.png"))) >= len(inputs) > 0
     shutil.rmtree(save_dir)  # the next variant writes there too
 
