@@ -20,10 +20,10 @@ from torch import Tensor
 
 from models import CONFIG_CLASSES, MODELS, build_empty
 from utils import command, exits, sources
-from utils.assemble import trained_alphas
 from utils.config import Config
 from utils.files import write_atomically
 from utils.quote import plain
+from utils.sampling import trained_alphas
 from utils.sources import parse
 from utils.weights import Checkpoint, Shelf, open_checkpoint, read_config, read_weights, write_folder
 

@@ -26,10 +26,10 @@ from tools.description.schedule import TABLES, agree, noise_ends, of_levels
 from tools.description.shapes import Shapes
 from tools.description.text import render
 from utils import command, exits
-from utils.assemble import read_trained, trained_alphas
 from utils.config import Config, build_section, load_config
 from utils.diffusion_config import MAX_TIMESTEPS, DiffusionConfig
 from utils.quote import plain
+from utils.sampling import read_trained, trained_alphas
 from utils.weights import (
     CONFIGS,
     Checkpoint,

@@ -9,7 +9,7 @@ if not __package__:  # python tools/make_strokes.py, in place of python -m tools
 from PIL import Image, ImageFilter
 
 from tools.parser import make_parser
-from utils import images
+from utils import codecs, images
 from utils.files import write_atomically
 
 KERNEL, SIDE, COLORS = 23, 256, 6  # Meng et al. 2022, appendix: 23 pixels at 256x256, 6 colours
@@ -54,12 +54,12 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(str(error))
     for name, target in images.result_names(names).items():
         try:
-            photo = images.decode(args.input_dir / name)
+            photo = codecs.decode(args.input_dir / name)
         except ValueError as error:
             print(f"failed: {name}: {error}")
             continue
         painting = to_strokes(photo, args.colors, args.kernel, args.size)
-        write_atomically(args.save_dir / target, images.encode_png(painting, {}))
+        write_atomically(args.save_dir / target, codecs.encode_png(painting, {}))
 
 
 if __name__ == "__main__":

@@ -107,13 +107,18 @@ class Method(Checked):
                 raise ValueError(f"--{name} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
         if self.unconditional and self.guidance_scale == 1:
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
-        if self.keeps_size and self.fit != "crop":
+        if (self.keeps_size or self.by_region) and self.fit != "crop":
             raise ValueError(f"--fit {self.fit} has no effect on pictures that keep their size; leave it out")
 
     @property
     def keeps_size(self) -> bool:
         """Whether the result of each picture has its own size."""
         return self.size == INPUT or (self.tiles and self.size is None)
+
+    @property
+    def by_region(self) -> bool:
+        """Whether only parts of each picture become the model's size."""
+        return getattr(self, "region", None) is not None
 
     @property
     def wanted_size(self) -> tuple[int, int] | None:

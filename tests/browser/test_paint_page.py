@@ -11,7 +11,7 @@ from PIL import Image
 
 import sample_sdedit
 from tests.commands.command_case import ROOT
-from utils import images
+from utils import codecs
 
 pytest.importorskip("starlette", reason="pip install -r requirements-paint.txt")
 pytest.importorskip("uvicorn", reason="pip install -r requirements-paint.txt")
@@ -101,8 +101,8 @@ def test_paint_mask_and_edit(new_page, address, tmp_path):
     name, archive = downloaded(page, "#save-both")
     assert name == "my fruit.zip"
     zipfile.ZipFile(io.BytesIO(archive)).extractall(tmp_path)
-    guide = images.fit(images.decode(tmp_path / "guides/my fruit.png"), 64, "crop")
-    mask = images.fit(images.decode(tmp_path / "masks/my fruit.png").convert("L"), 64, "crop")
+    guide = codecs.fit(codecs.decode(tmp_path / "guides/my fruit.png"), 64, "crop")
+    mask = codecs.fit(codecs.decode(tmp_path / "masks/my fruit.png").convert("L"), 64, "crop")
     kept = np.asarray(mask) == 0
     changed = (pixels(result) != np.asarray(guide)).any(axis=2)
     assert 0.1 < (~kept).mean() < 0.6

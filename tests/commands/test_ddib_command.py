@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
-from utils import assemble, command, images, option
-from utils.assemble.processes import complete, read_timesteps
-from utils.assemble.returning import describe_loss
+from utils import codecs, command, option, sampling
+from utils.sampling.processes import complete, read_timesteps
+from utils.sampling.returning import describe_loss
 from utils.settings import Translate
 
 STEPS = ["--respace_steps", "8", "--respace_type", "quad90"]
@@ -55,7 +55,7 @@ def test_every_solver_translates_and_measures_the_way_back(case, tmp_path, capsy
         assert set(notes["latent"]) == {"mean", "std", "kurtosis", "correlation"}
         bounds = {"exact": 1e-4, "cycle-diffusion": 1e-4, "fixed_point": 0.03, "source": 1}
         assert 0 <= notes["A_to_A"] < bounds.get(solver, 0.3)
-        strip = images.cut_strip(Image.open(tmp_path / "o/comparison" / name), 16)
+        strip = codecs.cut_strip(Image.open(tmp_path / "o/comparison" / name), 16)
         first, _, _, back = (np.asarray(x) / 127.5 for x in strip)
         assert np.sqrt(((back - first) ** 2).mean()) == pytest.approx(notes["A_to_B_to_A"], abs=0.02)
 
@@ -146,11 +146,11 @@ def test_latents_are_saved_and_decoded_again(case, tmp_path, capsys):
 )
 def test_what_the_steps_lose_is_said_beforehand(words, said):
     """On the demo's schedule, whose last timestep has a sigma of 20291; for the default nothing is."""
-    config = assemble.read_config(ROOT / "configs/demo/fruits64.yaml")
+    config = sampling.read_config(ROOT / "configs/demo/fruits64.yaml")
     parser = command.make_parser("x", Translate, (), {}, "")
     required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
     translate = option.make(Translate, vars(parser.parse_args([*required, *words.split()])))
-    translate, trained = complete(translate, config), assemble.read_trained(config)
+    translate, trained = complete(translate, config), sampling.read_trained(config)
     found = describe_loss(translate, config, trained, read_timesteps(translate, trained, default_steps=100))
     assert (found is None) == (said is None), found
     assert said is None or said in found

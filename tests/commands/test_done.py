@@ -31,7 +31,7 @@ def report(case):
 
 def test_a_seed_and_another_and_the_first_again(case, tmp_path, capsys, monkeypatch):
     # files of one size: so size tells nothing
-    monkeypatch.setattr("utils.images.encode_png", lambda image, *said: image.resize((4, 4)).tobytes())
+    monkeypatch.setattr("utils.codecs.encode_png", lambda image, *said: image.resize((4, 4)).tobytes())
     wanted = {}
     for seed in ("1", "2"):
         wanted[seed] = tmp_path / seed

@@ -19,7 +19,7 @@ from torch._dynamo.testing import CompileCounter
 import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import CONFIG, result_bytes
-from utils import images
+from utils import codecs
 from utils.sources.download import file_name
 
 SDEDIT = ["--respace_steps", "10", "--edit_steps", "4"]
@@ -106,7 +106,7 @@ def test_comparison_shows_input_noise_and_result(case):
     results = result_bytes(case.save_dir)
     assert sorted(results) == sorted([*NAMES, *(f"comparison/{name}" for name in NAMES)])
     strip, guide = Image.open(io.BytesIO(results["comparison/a.png"])), Image.open(case.input_dir / "a.png")
-    first, noised, last = (np.asarray(x) for x in images.cut_strip(strip, 16))
+    first, noised, last = (np.asarray(x) for x in codecs.cut_strip(strip, 16))
     assert strip.width == 3 * 128 + 2 * 2
     assert np.array_equal(first, np.asarray(guide))
     assert np.array_equal(last, pixels(results["a.png"]))

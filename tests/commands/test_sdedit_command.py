@@ -14,7 +14,7 @@ from models import build_model
 from models.adm import ADMClassifierConfig
 from tests.commands.command_case import CONFIG, MODEL, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
-from utils import images
+from utils import codecs
 from utils.images import paths
 
 STEPS = ["--respace_steps", "10"]
@@ -44,9 +44,9 @@ def run(case, folder, *words):
 def fitted(case):
     """The inputs as the network gets them: what no step at all would give."""
     targets = paths.result_names(paths.find_images(case.input_dir, case.save_dir))
-    decoded = {target: images.decode(case.input_dir / name) for name, target in targets.items()}
+    decoded = {target: codecs.decode(case.input_dir / name) for name, target in targets.items()}
     return {
-        target: np.asarray(images.fit(image, 16, "crop")).astype(int) for target, image in decoded.items()
+        target: np.asarray(codecs.fit(image, 16, "crop")).astype(int) for target, image in decoded.items()
     }
 
 
@@ -130,7 +130,7 @@ def test_several_strengths_share_the_noise_and_make_a_sheet(case, tmp_path):
     )
     for name in NAMES:
         assert np.array_equal(found[f"t0_0.6/{name}"], alone[name])
-        sheet = [np.asarray(x) for x in images.cut_strip(Image.open(tmp_path / "o/sheets" / name), 16)]
+        sheet = [np.asarray(x) for x in codecs.cut_strip(Image.open(tmp_path / "o/sheets" / name), 16)]
         assert np.array_equal(sheet, [fitted(case)[name], found[f"t0_0.3/{name}"], alone[name]])
 
 

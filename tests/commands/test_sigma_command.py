@@ -12,7 +12,7 @@ import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import ROOT, result_bytes
 from tests.commands.test_run import pixels
-from utils.assemble.processes import read_config, read_trained
+from utils.sampling.processes import read_config, read_trained
 
 EDM = {"process": "edm", "num_timesteps": 1000, "sigma_min": 0.002, "sigma_max": 80, "prediction": "x0"}
 PROCESSES = {

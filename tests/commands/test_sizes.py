@@ -16,7 +16,7 @@ from models import build_model
 from models.adm import ADMClassifierConfig
 from tests.commands.command_case import CONFIG, MODEL, result_bytes
 from tests.commands.test_run import pixels
-from utils import images
+from utils import codecs
 from utils.assemble import Editor, Translator
 
 EDIT = ["--respace_steps", "10", "--t0", "0.4"]
@@ -168,7 +168,7 @@ def test_masks_and_strengths_are_of_the_whole_picture(case, tmp_path, way):
         found = run(case, tmp_path / kind, *way, *words)
         for path in case.input_dir.rglob("*.*"):
             name = path.relative_to(case.input_dir).with_suffix(".png").as_posix()
-            guide = images.decode(path)
+            guide = codecs.decode(path)
             if "23x18" in way:
                 guide = ImageOps.fit(guide, (23, 18), Image.Resampling.LANCZOS)
             right = guide.width // 2 + (1 if "23x18" in way else 0)
@@ -187,7 +187,7 @@ def test_every_solver_translates_by_tiles_and_measures_the_way_back(case, tmp_pa
         exact = solver in ("exact", "cycle-diffusion")
         assert 0 <= notes["A_to_A"] < (1e-4 if exact else 0.3)
         for folder, count in {"comparison": 4, "trajectory": 3}.items():
-            strip = images.cut_strip(Image.open(tmp_path / "o" / folder / name), *size)
+            strip = codecs.cut_strip(Image.open(tmp_path / "o" / folder / name), *size)
             assert [x.size for x in strip] == [size] * count
         assert np.array_equal(np.asarray(strip[-1]).astype(int), found[name])
 
@@ -263,6 +263,6 @@ def test_python_gives_the_pictures_of_the_commands(case):
         assert [x.tobytes() for x in found] == [x.astype(np.uint8).tobytes() for x in translated.values()]
     mask = Image.new("L", (40, 24))
     kept = editor(paths["b.jpg"], mask=mask, t0=0.4, tiles=True)
-    assert kept.tobytes() == images.decode(paths["b.jpg"]).tobytes()
+    assert kept.tobytes() == codecs.decode(paths["b.jpg"]).tobytes()
     with pytest.raises(ValueError, match="a picture of 9x30; those that keep their size are at least 16x16"):
         editor(Image.new("RGB", (9, 30)), tiles=True)

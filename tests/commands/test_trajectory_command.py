@@ -13,7 +13,7 @@ from tests.commands.command_case import result_bytes
 from tests.commands.test_ddib_command import SOLVERS
 from tests.commands.test_run import NAMES, pixels
 from tests.commands.test_sdedit_command import SAMPLERS, fitted
-from utils import images
+from utils import codecs
 
 SDEDIT = ["--respace_steps", "10", "--edit_steps"]
 DDIB_STEPS = ["--respace_steps", 8]
@@ -27,7 +27,7 @@ def run(command, case, folder, *words):
 
 def cut(data):
     """Take a strip of pictures of 16 pixels apart."""
-    return [np.asarray(x).astype(int) for x in images.cut_strip(Image.open(io.BytesIO(data)), 16)]
+    return [np.asarray(x).astype(int) for x in codecs.cut_strip(Image.open(io.BytesIO(data)), 16)]
 
 
 def moving(data):
@@ -96,8 +96,8 @@ def test_repeats_are_one_way_and_a_short_one_is_all_kept(case, tmp_path, number,
 
 
 def test_frames_are_called_by_what_they_are(case, tmp_path, monkeypatch):
-    seen, real = [], images.labelled_strip
-    monkeypatch.setattr(images, "labelled_strip", lambda x, names: seen.append(names) or real(x, names))
+    seen, real = [], codecs.labelled_strip
+    monkeypatch.setattr(codecs, "labelled_strip", lambda x, names: seen.append(names) or real(x, names))
     run(sample_sdedit, case, tmp_path / "edit", *SDEDIT, 6, "--trajectory", 4)
     assert seen == [["t0 0.6", "t0 0.4", "t0 0.2", "result"]] * 5
     for solver in ("ddim", "cycle-diffusion"):

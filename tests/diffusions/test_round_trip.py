@@ -22,7 +22,7 @@ from diffusions import (
 )
 from diffusions.diagnostics import rmse
 from diffusions.round_trip import gaussian_network, lost_share
-from utils import assemble, images
+from utils import codecs, sampling
 from utils.jobs import launch
 
 SOLVERS = {
@@ -131,11 +131,11 @@ def test_the_lost_share_is_what_comes_back_less():
 def lemon():
     """The demo network, told lemon, and a picture of one."""
     root = Path(__file__).resolve().parents[2]
-    config = assemble.read_config(root / "configs/demo/fruits64.yaml")
+    config = sampling.read_config(root / "configs/demo/fruits64.yaml")
     place = launch.start(cpu=True, precision="fp32")
-    network = assemble.load_network(config, root / "weights/fruits64.safetensors", place)
-    picture = images.fit(images.decode(root / "assets/fruits/lemon/0.png"), size=64, how="crop")
-    x = images.to_tensor(picture, channels=3)[None]
+    network = sampling.load_network(config, root / "weights/fruits64.safetensors", place)
+    picture = codecs.fit(codecs.decode(root / "assets/fruits/lemon/0.png"), size=64, how="crop")
+    x = codecs.to_tensor(picture, channels=3)[None]
     return network.trained.schedule, network.model(config.classes.index("lemon")), x
 
 

@@ -76,8 +76,8 @@ def run(root: Path, *words: object) -> str:
 def test_the_commands_of_the_page_work(extended):
     code = (
         "from pathlib import Path; from safetensors.torch import save_file; from models import build_model;"
-        "from utils import assemble;"
-        "network = build_model(assemble.read_config(Path('configs/demo/plain.yaml')).model);"
+        "from utils import sampling;"
+        "network = build_model(sampling.read_config(Path('configs/demo/plain.yaml')).model);"
         "save_file(network.state_dict(), 'plain.safetensors')"
     )
     own_sampler, own_network, _ = ([*shlex.split(command), "--cpu"] for command in commands(PAGE))

@@ -17,7 +17,7 @@ import yaml
 
 from models import CONFIG_CLASSES, build_model
 from tests.faults.mutations import mutate
-from utils import assemble
+from utils import sampling
 from utils.config import load_config
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
@@ -178,7 +178,7 @@ def build_or_message(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            config = assemble.read_config(path)
+            config = sampling.read_config(path)
             with torch.device("meta"):
                 build_model(config.model)
         except ValueError as error:
@@ -276,4 +276,4 @@ def test_an_impossible_schedule_names_its_file(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text((ROOT / "configs/demo/fruits64.yaml").read_text().replace("cosine", "linear"))
     with pytest.raises(ValueError, match=r"c\.yaml: the linear schedule needs beta_start and beta_end"):
-        assemble.read_config(path)
+        sampling.read_config(path)

@@ -23,9 +23,10 @@ from PIL.PngImagePlugin import PngInfo
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
-from tests.utils.images import icc_profiles
-from utils import images, log
-from utils.images import decoder, formats, map_values, paths
+from tests.utils.codecs import icc_profiles
+from utils import codecs, log
+from utils.codecs import decoder, formats
+from utils.images import map_values, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -174,11 +175,11 @@ def decode_or_reason(path, convert=decoder.to_rgb):
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with images.reading(path, convert=convert) as image:
+            with codecs.reading(path, convert=convert) as image:
                 result = (image.mode, image.size)
                 assert image.mode == ("RGB" if convert is decoder.to_rgb else "L")
                 for how in ("crop", "pad", "stretch"):
-                    assert images.fit(image, 16, how).size == (16, 16)
+                    assert codecs.fit(image, 16, how).size == (16, 16)
     except ValueError as error:
         result = str(error)
         assert 5 < len(result) < 400

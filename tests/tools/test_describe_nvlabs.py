@@ -17,8 +17,8 @@ from models.song_unet import SongUNetConfig
 from tests.faults import edm_pickles as edm
 from tests.tools.test_describe import SHELF, draw, marked
 from tools import describe
-from utils.assemble import read_config, trained_alphas
 from utils.config import load_config
+from utils.sampling import read_config, trained_alphas
 from utils.weights import open_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"

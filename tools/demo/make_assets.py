@@ -15,7 +15,7 @@ from diffusions import DDIM, DDPM, decode, make_schedule, respace
 from models import CONFIG_CLASSES
 from tools.demo.draw_strokes import paint
 from tools.parser import make_parser
-from utils import assemble, images, jobs
+from utils import codecs, jobs, sampling
 from utils.config import class_index, load_config
 
 CONFIG, WEIGHTS = Path("configs/demo/fruits64.yaml"), Path("weights/fruits64.safetensors")
@@ -30,6 +30,8 @@ SPACED = ["--respace_type", "uniform", "--respace_steps", "100"]
 EDIT_STEPS = (20, 35, 50, 65)
 PAIRS = (("red_apple", "orange"), ("lemon", "lime"), ("orange", "strawberry"), ("pear", "lemon"))
 SOLVER = ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
+PLATE = ("lemon", "red_apple", "pear", "lime", "orange", "strawberry")
+"""Fruits of the photo of which a part is edited, by rows."""
 TABLE = (
     *(("red_apple", 2, 2, 72), ("lemon", 76, 6, 84), ("plum", 138, 0, 62), ("orange", 190, 12, 66)),
     *(
@@ -48,7 +50,7 @@ def sample_fruits(save_dir: Path) -> None:
     """Draw the first pictures of each class from pure noise, 100 DDIM steps, without choosing among them."""
     config = load_config(CONFIG, CONFIG_CLASSES)
     place = jobs.start(cpu=True, precision="fp32")
-    network = assemble.load_network(config, WEIGHTS, place)
+    network = sampling.load_network(config, WEIGHTS, place)
     schedule = make_schedule(config.diffusion.schedule, config.diffusion.num_timesteps)
     process = DDIM(
         schedule, respace("uniform-linspace", schedule.num_timesteps, 100), config.diffusion.prediction
@@ -61,14 +63,14 @@ def sample_fruits(save_dir: Path) -> None:
         for name, x in zip(names, decode(process, model, draw()), strict=True):
             target = save_dir / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            images.to_image(x).save(target, optimize=True)
+            codecs.to_image(x).save(target, optimize=True)
 
 
 def stack(rows: list[list[Image.Image]], scale: int = 2) -> Image.Image:
     """Put rows of pictures of one size under one another, enlarged without smoothing."""
-    strips = [images.strip(row) for row in rows]
+    strips = [codecs.strip(row) for row in rows]
     width, height, gap = strips[0].width, strips[0].height, 2
-    sheet = Image.new("RGB", (width, len(strips) * (height + gap) - gap), images.WHITE)
+    sheet = Image.new("RGB", (width, len(strips) * (height + gap) - gap), codecs.WHITE)
     for i, strip in enumerate(strips):
         sheet.paste(strip, (0, i * (height + gap)))
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
@@ -76,7 +78,7 @@ def stack(rows: list[list[Image.Image]], scale: int = 2) -> Image.Image:
 
 def cut(strip: Path, position: int) -> Image.Image:
     """Take one picture out of a comparison strip: 0 input, 1 noise, 2 result."""
-    return images.cut_strip(Image.open(strip), SIDE)[position]
+    return codecs.cut_strip(Image.open(strip), SIDE)[position]
 
 
 def draw_sdedit(target: Path) -> None:
@@ -99,10 +101,10 @@ def draw_cases(folder: Path) -> None:
     painting whose left half is kept and whose right half may change more and more.
     """
     lemon, orange, lime = (
-        images.decode(Path("assets/fruits", name)) for name in ("lemon/2.png", "orange/3.png", "lime/2.png")
+        codecs.decode(Path("assets/fruits", name)) for name in ("lemon/2.png", "orange/3.png", "lime/2.png")
     )
-    strokes = images.decode(Path("assets/strokes/plum.png")).resize((30, 30), Image.Resampling.NEAREST)
-    beside = Image.new("RGB", (64, 64), images.WHITE)
+    strokes = codecs.decode(Path("assets/strokes/plum.png")).resize((30, 30), Image.Resampling.NEAREST)
+    beside = Image.new("RGB", (64, 64), codecs.WHITE)
     beside.paste(lemon.resize((40, 40), Image.Resampling.LANCZOS).crop((8, 0, 40, 40)), (0, 12))
     beside.paste(strokes, (33, 17))
     bruise, halves = orange.copy(), lime.copy()
@@ -113,7 +115,7 @@ def draw_cases(folder: Path) -> None:
     ImageDraw.Draw(masks["bruise"]).ellipse((18, 18, 50, 48), fill=255)
     masks["halves"].paste(255, (20, 0, 44, 64))
     ramp = Image.linear_gradient("L").rotate(90).resize((64, 64)).point(lambda value: max(0, 3 * value - 384))
-    painting = images.fit(images.decode(Path("assets/strokes/raspberry.png")), 64, "crop")
+    painting = codecs.fit(codecs.decode(Path("assets/strokes/raspberry.png")), 64, "crop")
     guides = {"beside": beside, "bruise": bruise, "halves": halves}
     for kind, pictures in (
         ("guides", guides),
@@ -155,10 +157,10 @@ def draw_edits(target: Path) -> None:
 
 def draw_ve(target: Path) -> None:
     """Draw strokes, and edits of them by VP and by VE, each from the levels of three sigmas."""
-    vp, ve = (assemble.read_config(Path(f"configs/demo/fruits64{kind}.yaml")) for kind in ("", "_ve"))
+    vp, ve = (sampling.read_config(Path(f"configs/demo/fruits64{kind}.yaml")) for kind in ("", "_ve"))
     levels = []
     for config in (vp, ve):
-        schedule = assemble.read_trained(config).schedule
+        schedule = sampling.read_trained(config).schedule
         process = DDPM(schedule, respace("uniform", schedule.num_timesteps, 100), "eps")
         nearest = [
             min(range(1, 101), key=lambda k: abs(math.log(process.sigma(k) / sigma))) for sigma in (0.5, 1, 2)
@@ -180,7 +182,7 @@ def draw_ve(target: Path) -> None:
                 for pair in zip(*levels, strict=True)
                 for kind, step in zip(("", "_ve"), pair, strict=True)
             ]
-            guide = images.fit(images.decode(Path(f"assets/strokes/{name}.png")), 64, "crop")
+            guide = codecs.fit(codecs.decode(Path(f"assets/strokes/{name}.png")), 64, "crop")
             rows.append([guide, *(Image.open(path) for path in paths)])
         stack(rows).save(target, optimize=True)
 
@@ -193,7 +195,7 @@ def draw_labelled(target: Path) -> None:
             guides = Path(folder, "guides", name)
             guides.mkdir(parents=True)
             shutil.copy(f"assets/strokes/{name}.png", guides)
-            row = [images.fit(images.decode(guides / f"{name}.png"), 64, "crop")]
+            row = [codecs.fit(codecs.decode(guides / f"{name}.png"), 64, "crop")]
             for i, words in enumerate(
                 ([], ["--class_label", name], ["--class_label", name, "--guidance_scale", "4"])
             ):
@@ -234,17 +236,17 @@ def draw_way(command: ModuleType, source: Path, words: list[str], target: Path) 
 def compose_large(folder: Path) -> None:
     """Compose inputs that are larger than the network: a painting of eight fruits, and nine lemons."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = Image.new("RGB", (256, 192), images.WHITE)
+    table = Image.new("RGB", (256, 192), codecs.WHITE)
     for name, left, top, height in TABLE:
         strokes = paint(name)
         size = round(strokes.width * height / strokes.height), height
-        beside = Image.new("RGB", table.size, images.WHITE)
+        beside = Image.new("RGB", table.size, codecs.WHITE)
         beside.paste(strokes.resize(size, Image.Resampling.LANCZOS), (left, top))
         table = ImageChops.darker(table, beside)
     table.save(folder / "table.png", optimize=True)
-    lemons = Image.new("RGB", (192, 192), images.WHITE)
+    lemons = Image.new("RGB", (192, 192), codecs.WHITE)
     for i in range(9):
-        lemon = images.decode(Path(f"assets/fruits/lemon/{i % NUM_EACH}.png"))
+        lemon = codecs.decode(Path(f"assets/fruits/lemon/{i % NUM_EACH}.png"))
         lemons.paste(lemon, (i % 3 * 64, i // 3 * 64))
     lemons.save(folder / "lemons.png", optimize=True)
 
@@ -252,13 +254,39 @@ def compose_large(folder: Path) -> None:
 def draw_large(command: ModuleType, source: Path, words: list[str], target: Path) -> None:
     """Draw an input that is larger than the network, and its result by tiles and as a whole."""
     with tempfile.TemporaryDirectory() as folder:
-        row = [images.decode(source)]
+        row = [codecs.decode(source)]
         for way in (["--tiles"], ["--size", "input"]):
             save_dir = Path(folder, way[0])
             paths = ["--input_dir", str(source), "--save_dir", str(save_dir)]
             command.main([*MODEL_WORDS, *paths, *words, *way])
             row.append(Image.open(save_dir / source.name))
-        images.strip(row).save(target, optimize=True)
+        codecs.strip(row).save(target, optimize=True)
+
+
+def compose_plate(folder: Path) -> None:
+    """Compose a photo of six fruits, each twice the network's size, and a mask of one of them."""
+    photo, side = Image.new("RGB", (6 * SIDE, 4 * SIDE), codecs.WHITE), 2 * SIDE
+    for i, name in enumerate(PLATE):
+        fruit = codecs.decode(Path(f"assets/fruits/{name}/2.png"))
+        photo.paste(fruit.resize((side, side), Image.Resampling.LANCZOS), (i % 3 * side, i // 3 * side))
+    mask = Image.new("L", photo.size)
+    ImageDraw.Draw(mask).ellipse([side + 6, 6, 2 * side - 6, side - 6], fill=255)
+    for kind, image in (("photos", photo), ("masks", mask)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        image.save(folder / kind / "plate.png", optimize=True)
+
+
+def draw_region(folder: Path, words: list[str], target: Path) -> None:
+    """Draw a photo, its mask, the square that is edited before and after, and the photo with it."""
+    with tempfile.TemporaryDirectory() as save_dir:
+        paths = ["--input_dir", str(folder / "photos"), "--mask_dir", str(folder / "masks")]
+        given = [*MODEL_WORDS, *paths, "--save_dir", save_dir, "--region", "mask", "--comparison", *words]
+        sample_sdedit.main(given)
+        strip = Path(save_dir, "comparison/plate.png")
+        squares = [cut(strip, place).resize((2 * SIDE,) * 2, Image.Resampling.NEAREST) for place in (0, 2)]
+        whole = [Image.open(folder / kind / "plate.png") for kind in ("photos", "masks")]
+        row = [*whole, codecs.column(squares), Image.open(Path(save_dir, "plate.png"))]
+        codecs.strip(row).save(target, optimize=True)
 
 
 def main() -> None:
@@ -275,6 +303,9 @@ def main() -> None:
     draw_way(sample_sdedit, Path("assets/strokes/pear.png"), strokes, Path("assets/sdedit_way.png"))
     fruit = ["--class_A", "lemon", "--class_B", "lime", *SOLVER]
     draw_way(sample_ddib, Path("assets/fruits/lemon/2.png"), fruit, Path("assets/ddib_way.png"))
+    compose_plate(Path("assets/region"))
+    kiwi = ["--t0", "0.7", "--sampler", "sde-dpm-solver++", "--respace_steps", "20", "--class_label", "kiwi"]
+    draw_region(Path("assets/region"), kiwi, Path("assets/region.png"))
     compose_large(Path("assets/large"))
     strokes = ["--t0", "0.5", "--sampler", "sde-dpm-solver++", "--respace_steps", "20"]
     draw_large(sample_sdedit, Path("assets/large/table.png"), strokes, Path("assets/sdedit_tiles.png"))

@@ -21,8 +21,8 @@ from diffusions import DDIM, NoiseSchedule, decode, respace
 from models import CONFIG_CLASSES, build_model
 from tools.demo import fruits
 from tools.parser import make_parser
-from utils.assemble import read_trained
 from utils.config import Config, load_config
+from utils.sampling import read_trained
 
 LENGTHS = (0.05, 0.10)
 """Of the two averages: standard deviation of their weights over the steps, as a share of all steps."""

@@ -23,9 +23,9 @@ from models import CONFIG_CLASSES, build_model
 from tools.demo import fruits
 from tools.demo.judge import augment
 from tools.parser import make_parser
-from utils.assemble import read_trained
 from utils.config import Config, load_config
 from utils.files import write_atomically
+from utils.sampling import read_trained
 from utils.weights import load_weights
 
 WARMUP_STEPS, SMALL_SIZE = 200, 32

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tools.evaluation.rows import Row
-from utils import images
+from utils import codecs, images
 
 BATCH = 16
 
@@ -52,16 +52,16 @@ class Reader:
 
     def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
         try:
-            result = images.decode(row.folder / target)
+            result = codecs.decode(row.folder / target)
             guide = images.Inputs(self._guides, result.size, 3, row.fit, self._masks).load_whole(name)
         except ValueError as error:
             raise ValueError(f"{name}, {row.folder / target}: {error}") from None
-        return {"result": images.to_tensor(result, 3), **guide}
+        return {"result": codecs.to_tensor(result, 3), **guide}
 
 
 def size(row: Row) -> tuple[int, int]:
     """Return width and height of a row's results, in pixels."""
-    return images.decode(row.folder / row.pairs[0][1]).size
+    return codecs.decode(row.folder / row.pairs[0][1]).size
 
 
 def read_bytes(folder: Path, names: list[str], size: tuple[int, int], how: str) -> Iterator[Tensor]:
@@ -74,10 +74,10 @@ def read_bytes(folder: Path, names: list[str], size: tuple[int, int], how: str) 
         pictures = []
         for name in part:
             try:
-                picture = images.decode(folder / name)
+                picture = codecs.decode(folder / name)
             except ValueError as error:
                 raise ValueError(f"{folder / name}: {error}") from None
-            pictures.append(images.to_tensor(images.fit(picture, size, how), 3))
+            pictures.append(codecs.to_tensor(codecs.fit(picture, size, how), 3))
         yield ((torch.stack(pictures) + 1) * 127.5).round().to(torch.uint8)
 
 

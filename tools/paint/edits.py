@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from utils import images
+from utils import codecs, images
 from utils.assemble import Editor
 from utils.config import class_name
 from utils.quote import quote
@@ -96,14 +96,14 @@ def _whole(given: dict[str, Any], key: str, low: int, high: int) -> int:
     return value
 
 
-def _picture(given: dict[str, Any], key: str, convert: images.Convert = images.to_rgb) -> Image.Image:
+def _picture(given: dict[str, Any], key: str, convert: codecs.Convert = codecs.to_rgb) -> Image.Image:
     text = _take(given, key, str)
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"{key}: not an image in base64") from None
     try:
-        return images.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
+        return codecs.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from diffusions import DDPM, edit, respace
 from tools.parser import make_parser
-from utils import assemble, images, jobs
+from utils import codecs, images, jobs, sampling
 from utils.jobs import ImageNoise
 
-SAMPLERS = {"ddpm": DDPM, **assemble.SAMPLERS}
+SAMPLERS = {"ddpm": DDPM, **sampling.SAMPLERS}
 CONTENDERS = [
     *("ddpm:100", "ddpm:50", "ddpm:20", "ddpm:10", "ddpm:5"),
     *("sde-dpm-solver++:50", "sde-dpm-solver++:20", "sde-dpm-solver++:10", "sde-dpm-solver++:5"),
@@ -67,16 +67,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_guides(folder: Path, names: list[str], size: int) -> Tensor:
     """Read pictures as a run would, [N, 3, size, size] on [-1, 1]."""
-    decoded = [images.fit(images.decode(folder / name), size, "crop") for name in names]
-    return torch.stack([images.to_tensor(image, 3) for image in decoded])
+    decoded = [codecs.fit(codecs.decode(folder / name), size, "crop") for name in names]
+    return torch.stack([codecs.to_tensor(image, 3) for image in decoded])
 
 
 def main() -> None:
     """Read the options, sample, print the table."""
     args = build_parser().parse_args()
-    config = assemble.read_config(args.config)
+    config = sampling.read_config(args.config)
     place = jobs.start(cpu=False, precision="fp32")
-    network = assemble.load_network(config, args.weights, place)
+    network = sampling.load_network(config, args.weights, place)
     names = images.find_images(args.guides, Path("out"))[:: 20 // args.num_guides][: args.num_guides]
     guides = read_guides(args.guides, names, config.model.image_size).to(place.device)
     guides = guides.contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tools.parser import make_parser
 from tools.studies.transfer_colors import RESPACE_STEPS, TRAIN_STEPS, to_points, transfer
-from utils import images
+from utils import codecs
 from utils.files import write_atomically
 
 FIGURE, FOLDER = Path("assets/ddib_colors.png"), Path("assets")
@@ -41,7 +41,7 @@ def main() -> None:
     matplotlib.use("Agg")
     figure = plt.figure(figsize=(9.6, 1.65 * len(PAIRS)))
     for row, names in enumerate(PAIRS):
-        source, reference = (images.decode(FOLDER / f"{name}.png") for name in names)
+        source, reference = (codecs.decode(FOLDER / f"{name}.png") for name in names)
         result = transfer(source, reference, TRAIN_STEPS, RESPACE_STEPS, seed=0)
         titled = {"source": source, "reference": reference, "result": result}
         for column, (title, picture) in enumerate(titled.items()):

@@ -11,7 +11,7 @@ from diffusions.process import Model
 from models.point_mlp import PointMLP, PointMLPConfig
 from tools.parser import make_parser
 from tools.studies.points import points_process, train_network
-from utils import images, settings
+from utils import codecs, settings
 from utils.files import write_atomically
 
 CONFIG = PointMLPConfig(in_channels=3, out_channels=3)
@@ -24,7 +24,7 @@ MODEL = "two networks trained on the colours of two pictures"
 
 def to_points(image: Image.Image) -> Tensor:
     """Return the colours of an image's pixels, RGB in [-1, 1], shape [H W, 3]."""
-    return images.to_tensor(image, 3).flatten(1).T
+    return codecs.to_tensor(image, 3).flatten(1).T
 
 
 def train_on_colors(points: Tensor, num_steps: int, seed: int) -> PointMLP:
@@ -80,7 +80,7 @@ def transfer(
     points = to_points(source)
     networks = [train_on_colors(part, train_steps, seed) for part in (points, to_points(reference))]
     colors = translate_colors(points, *networks, respace_steps)
-    return images.to_image(colors.T.unflatten(1, (source.height, source.width)))
+    return codecs.to_image(colors.T.unflatten(1, (source.height, source.width)))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,12 +99,12 @@ def main(argv: list[str] | None = None) -> None:
     pictures = []
     for path in (args.source, args.reference):
         try:
-            pictures.append(images.decode(path))
+            pictures.append(codecs.decode(path))
         except ValueError as error:
             parser.error(f"{path}: {error}")
     result = transfer(*pictures, args.train_steps, args.respace_steps, args.seed)
-    mark = images.make_mark(settings.PROGRAM, MODEL)
-    write_atomically(args.result, images.encode_png(result, {}, mark))
+    mark = codecs.make_mark(settings.PROGRAM, MODEL)
+    write_atomically(args.result, codecs.encode_png(result, {}, mark))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ from diffusions import distance, edit, edit_within
 from diffusions.process import Look, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import log
-from utils.assemble.guidance import Guide
-from utils.assemble.levels import name_level
-from utils.assemble.tick import Tick, ticking
 from utils.jobs import Item, Result, item_noise
+from utils.sampling import Guide, Tick, name_level, ticking
 from utils.settings import Edit
 
 

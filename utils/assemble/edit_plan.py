@@ -8,22 +8,30 @@ from torch import nn
 from diffusions.process import Process
 from utils import images, jobs, log, settings
 from utils.assemble.edit_batch import EditBatch
-from utils.assemble.guidance import Guidance
-from utils.assemble.levels import choose_levels, describe_levels
-from utils.assemble.networks import Chosen, Network, find_network, load_network
 from utils.assemble.plan import Plan
-from utils.assemble.processes import (
+from utils.config import Config
+from utils.sampling import (
     CONSISTENCY,
+    Chosen,
+    Guidance,
+    Network,
+    Retrying,
+    Sizing,
+    Tick,
     Trained,
+    check_place,
+    choose_levels,
     complete,
+    describe_levels,
+    find_network,
+    find_sizes,
+    find_sizing,
+    load_network,
     make_process,
     read_timesteps,
     read_trained,
     start_timesteps,
 )
-from utils.assemble.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
-from utils.assemble.tick import Tick
-from utils.config import Config
 from utils.settings import Edit, Running
 
 TITLE = "SDEdit"

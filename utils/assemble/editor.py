@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from utils import images, jobs, option
+from utils import codecs, images, jobs, option
 from utils.assemble.edit_plan import TITLE, EditMeans, build, find_means
 from utils.assemble.loaded import Callback, Counter, Done, OnLoaded, Picture, name_pictures, open_picture
 from utils.assemble.plan import record
@@ -195,13 +195,13 @@ class Editor(OnLoaded):
             width = edit.mask_feather if key == "mask" else 0
             found = _open_map(key, edit, given, guide.size)
             row[key] = images.mask_tensor(found, means.sizing.size, edit.fit, width)
-        return Read([row], lambda edited: images.to_image(edited[0]))
+        return Read([row], lambda edited: codecs.to_image(edited[0]))
 
     def _read_region(self, means: EditMeans, picture: Picture, maps: dict[str, Picture]) -> Read:
         edit = means.edit
         if "mask" not in maps:
             raise ValueError("region: what may change is not said; give mask=")
-        photo = images.Original.of(open_picture(picture, images.as_stored))
+        photo = codecs.Original.of(open_picture(picture, codecs.as_stored))
         marked = images.Marked(photo, **{key: _open_map(key, edit, x, photo.size) for key, x in maps.items()})
         model = self.config.model
         regions = images.Regions(model.image_size, model.in_channels, edit.region_margin, edit.mask_feather)
@@ -221,7 +221,7 @@ def finish_all(read: Read, parts: list[Done], num_levels: int) -> list[Image.Ima
     """Return the picture of each level, of the parts of one sample."""
     levels = [[results[level].image for results, _ in parts] for level in range(num_levels)]
     pictures = [read.finish(edited) for edited in levels]
-    return [x.image() if isinstance(x, images.Original) else x for x in pictures]
+    return [x.image() if isinstance(x, codecs.Original) else x for x in pictures]
 
 
 def _settings(options: dict[str, Any]) -> Edit:

@@ -10,11 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from utils import images, jobs, option, settings
-from utils.assemble.networks import Chosen, Network, load_network, settle
-from utils.assemble.processes import Trained, read_config, read_trained
-from utils.assemble.sizing import Sizing
+from utils import codecs, images, jobs, option, settings
 from utils.config import Config
+from utils.sampling import Chosen, Network, Sizing, Trained, load_network, read_config, read_trained, settle
 
 Picture = str | Path | Image.Image
 """The path of a file, or an image of Pillow."""
@@ -79,7 +77,7 @@ class Loaded:
         """
         if sizing.size is None:
             images.check_least(picture.size, sizing.least)
-        return images.to_tensor(images.fit(picture, sizing.size, fit), self.config.model.in_channels)
+        return codecs.to_tensor(codecs.fit(picture, sizing.size, fit), self.config.model.in_channels)
 
     def batches(self, rows: Sequence[dict[str, Tensor]], sizing: Sizing) -> list[slice]:
         """Return the rows that are done together: as many as fit, of one shape; by tiles each alone."""
@@ -167,7 +165,7 @@ class OnLoaded:
         return self._loaded.config
 
 
-def open_picture(picture: Picture, convert: images.Convert = images.to_rgb) -> Image.Image:
+def open_picture(picture: Picture, convert: codecs.Convert = codecs.to_rgb) -> Image.Image:
     """Read a picture, or take it as it is, in the mode that `convert` gives.
 
     Raises:
@@ -176,7 +174,7 @@ def open_picture(picture: Picture, convert: images.Convert = images.to_rgb) -> I
     if isinstance(picture, Image.Image):
         return convert(picture, [])
     try:
-        with images.reading(Path(picture), convert=convert) as image:
+        with codecs.reading(Path(picture), convert=convert) as image:
             return image.copy()
     except ValueError as error:
         raise ValueError(f"{picture}: {error}") from None

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from utils import images, jobs, quote, settings, sources
-from utils.assemble.networks import Chosen
 from utils.config import Config
+from utils.sampling import Chosen
 
 
 @dataclass(frozen=True, kw_only=True)

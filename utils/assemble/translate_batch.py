@@ -12,10 +12,8 @@ from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
 from diffusions.process import Look, Model, Noise, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import images, log
-from utils.assemble.levels import name_level
-from utils.assemble.networks import Swap
-from utils.assemble.tick import Tick, ticking
 from utils.jobs import Item, Result, item_noise
+from utils.sampling import Swap, Tick, name_level, ticking
 from utils.settings import Translate
 
 

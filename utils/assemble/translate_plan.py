@@ -9,31 +9,33 @@ from torch import Tensor, nn
 
 from diffusions import match_timesteps
 from diffusions.process import Process
-from utils import images, jobs, log, settings, sources
-from utils.assemble.guidance import Guidance
-from utils.assemble.networks import (
-    Chosen,
-    Network,
-    Swap,
-    check_same_images,
-    find_network,
-    load_network,
-    move,
-    unconditional_label,
-)
+from utils import codecs, images, jobs, log, settings, sources
 from utils.assemble.plan import Plan
-from utils.assemble.processes import (
+from utils.assemble.translate_batch import Side, Target, TranslateBatch
+from utils.config import Config, class_name
+from utils.sampling import (
+    Chosen,
+    Guidance,
+    Network,
+    Retrying,
+    Sizing,
+    Swap,
     Trained,
+    check_place,
+    check_same_images,
     complete,
+    describe_loss,
+    find_network,
+    find_sizes,
+    find_sizing,
+    load_network,
     make_solver,
+    move,
     read_config,
     read_timesteps,
     read_trained,
+    unconditional_label,
 )
-from utils.assemble.returning import describe_loss
-from utils.assemble.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
-from utils.assemble.translate_batch import Side, Target, TranslateBatch
-from utils.config import Config, class_name
 from utils.settings import Running, Translate
 
 TITLE, _STEPS = "DDIB", 100
@@ -126,7 +128,7 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     """
     chosen, config = find_network(network, translate, fetch=not running.dry_run)
     ends, trained = find_ends(translate, chosen, config)
-    suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.SUFFIXES
+    suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else codecs.SUFFIXES
     names = images.find_inputs(running, translate, suffixes)
     classes = find_sources(translate, config, running, names)
     sizing, seen = ends.sizing, find_sizes(ends.sizing, running, names)

@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from utils import images, jobs, option
+from utils import codecs, jobs, option
 from utils.assemble.loaded import Callback, Counter, OnLoaded, Picture, name_pictures, open_picture
-from utils.assemble.networks import unconditional_label
 from utils.assemble.translate_plan import Ends, build, find_ends
 from utils.config import class_index
+from utils.sampling import unconditional_label
 from utils.settings import Translate
 
 _OF_FILES = ("comparison", "trajectory", "cycle", "save_latents", "from_latents", "offload")
@@ -64,7 +64,7 @@ class Translator(OnLoaded):
         tick = callback and Counter(callback, num_steps)
         made = partial(build, ends, sources=sources, tick=tick, most=loaded.micro_batch)
         done = loaded.run(lambda launch: made(launch=launch, network=loaded.on(launch)), items, rows, batches)
-        shown = [[images.to_image(result.image) for result in results] for results, _ in done]
+        shown = [[codecs.to_image(result.image) for result in results] for results, _ in done]
         translated = [row[0] if len(row) == 1 else row for row in shown]
         return translated[0] if alone else translated
 

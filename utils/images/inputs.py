@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from utils.images import maps, paths, pictures
+from utils import codecs
+from utils.images import maps, paths
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
 from utils.images.paths import STRIPS, TRAJECTORIES
 from utils.log import once, warn_once
@@ -39,7 +40,7 @@ def find_inputs(running: Running, method: Method, suffixes: tuple[str, ...]) -> 
     """
     names = _find_names(running, method, suffixes)
     width, height = method.wanted_size or (1, 1)
-    cuts = method.fit == "crop" and not method.keeps_size
+    cuts = method.fit == "crop" and not method.keeps_size and not method.by_region
     if cuts and (loss := describe_cropping(running.folder, names, width / height)):
         once(loss)
     return names
@@ -66,7 +67,7 @@ def look_at(input_dir: Path, names: list[str]) -> dict[str, tuple[int, int]]:
     """
     step = max(1, -(-len(names) // _MOST_LOOKED_AT))
     seen = [name for name in names[::step] if name.lower().endswith(paths.SUFFIXES)]
-    sizes = {name: pictures.look(input_dir / name, input_dir) for name in seen}
+    sizes = {name: codecs.look(input_dir / name, input_dir) for name in seen}
     return {name: size for name, size in sizes.items() if size and min(size)}
 
 
@@ -144,7 +145,7 @@ class Inputs:
     def finish(self, name: str, edited: list[Tensor]) -> Image.Image:
         """Return the result of an input: its one part, [C, H, W] in [-1, 1]."""
         [picture] = edited
-        return pictures.to_image(picture)
+        return codecs.to_image(picture)
 
     def load_whole(self, name: str) -> dict[str, Tensor]:
         """Read an input, as `load` does."""
@@ -162,7 +163,7 @@ class Inputs:
         return tensors
 
     def _read_image(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], None]:
-        with pictures.reading(self.input_dir / name, self.input_dir) as image:
+        with codecs.reading(self.input_dir / name, self.input_dir) as image:
             return {"image": self._fit(image)}, image.size, None
 
     def _read_pair(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], Tensor | None]:
@@ -173,10 +174,10 @@ class Inputs:
     def _fit(self, image: Image.Image) -> Tensor:
         if self.size is None:
             check_least(image.size, self.least)
-        return pictures.to_tensor(pictures.fit(image, self.size, self.fit), self.channels)
+        return codecs.to_tensor(codecs.fit(image, self.size, self.fit), self.channels)
 
     def _fit_map(self, image: Image.Image) -> Tensor:
-        return maps.to_unit(pictures.fit(image, self.size, self.fit))
+        return maps.to_unit(codecs.fit(image, self.size, self.fit))
 
     def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor | None:
         """Return an input's mask, None where everything may change."""
@@ -231,7 +232,7 @@ def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.
     Raises:
         ValueError: Another content, a broken file, or one that cannot be opened.
     """
-    with pictures.open_file(path, root) as file:
+    with codecs.open_file(path, root) as file:
         content = _load_tensors(file)
     is_pair = isinstance(content, list | tuple) and len(content) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in content):
@@ -247,7 +248,7 @@ def read_pair(path: Path, root: Path | None = None) -> tuple[Image.Image, Image.
     if not mask.isfinite().all():
         raise ValueError(f"the mask holds NaN or infinity; {EXPECTED}")
     editable = (mask != 1).any(dim=0, keepdim=True).float()
-    return pictures.to_image(image * 2 - 1), pictures.to_image(editable * 2 - 1)
+    return codecs.to_image(image * 2 - 1), codecs.to_image(editable * 2 - 1)
 
 
 def _load_tensors(file: BinaryIO) -> object:
@@ -268,7 +269,7 @@ def _check_plain(part: Tensor) -> None:
         raise ValueError(f"a tensor is nested, sparse, quantized or complex; {EXPECTED}")
     if part.device.type != "cpu":
         raise ValueError(f"a tensor is on {part.device}; {EXPECTED}")
-    if not 0 < part.numel() <= 3 * pictures.MAX_PIXELS:
+    if not 0 < part.numel() <= 3 * codecs.MAX_PIXELS:
         raise ValueError(f"a tensor of shape {_shape(part)}; {EXPECTED}")
     # a stride of 0 makes a large view of little memory: of one channel as three, but not of a pixel as all
     if part.numel() * part.element_size() > 3 * part.untyped_storage().nbytes():

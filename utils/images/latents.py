@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from utils.images import pictures
+from utils import codecs
 from utils.quote import plain
 from utils.sources import read_header
 
@@ -51,7 +51,7 @@ class Latents:
             OSError: The file cannot be read.
         """
         path = self.input_dir / name
-        with pictures.open_file(
+        with codecs.open_file(
             path, self.input_dir
         ) as file:  # refuses what is no file, or a link that leads out
             header = read_header(file)
@@ -78,7 +78,7 @@ class Latents:
     def finish(self, name: str, edited: list[Tensor]) -> Image.Image:
         """Return the result of a latent: its one part, [C, H, W] in [-1, 1]."""
         [picture] = edited
-        return pictures.to_image(picture)
+        return codecs.to_image(picture)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         if len(shape) != 3 or (self.shape[1] is None and min(shape[1:]) < self.least):

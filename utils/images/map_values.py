@@ -3,8 +3,7 @@
 import numpy as np
 from PIL import Image, ImageChops
 
-from utils.images.depth import is_deep, to_8_bits
-from utils.images.formats import RefusedError
+from utils.codecs import RefusedError, is_deep, to_8_bits
 
 _SEEN = 64
 """Alpha from which on a colour counts: below it programs round it to anything."""

@@ -10,8 +10,9 @@ from typing import TypeVar
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
-from utils.images import map_values, paths, pictures
-from utils.images.decoder import Convert
+from utils import codecs
+from utils.codecs import Convert
+from utils.images import map_values, paths
 from utils.log import once
 from utils.quote import plain
 from utils.settings import Edit
@@ -65,7 +66,7 @@ class Maps:
             return None
         whose = f"its {self.folder.name}/{file}"
         try:
-            with pictures.reading(self.folder / file, self.folder, self._convert) as found:
+            with codecs.reading(self.folder / file, self.folder, self._convert) as found:
                 if found.size == size:
                     return use(found)
                 other = found.size
@@ -167,7 +168,7 @@ def mask_tensor(
     mask: Image.Image, size: int | tuple[int, int] | None, fit: str, feather_width: float
 ) -> Tensor:
     """Bring a mask to the size of the results and soften its edge: [1, H, W] in [0, 1], 1 may change."""
-    return to_unit(feather(pictures.fit(mask, size, fit), feather_width))
+    return to_unit(feather(codecs.fit(mask, size, fit), feather_width))
 
 
 def feather(mask: Image.Image, width: float) -> Image.Image:
@@ -181,4 +182,4 @@ def feather(mask: Image.Image, width: float) -> Image.Image:
 
 def to_unit(image: Image.Image) -> Tensor:
     """Return a map in mode L as a tensor, [1, H, W] in [0, 1]."""
-    return (pictures.to_tensor(image, 1) + 1) / 2
+    return (codecs.to_tensor(image, 1) + 1) / 2

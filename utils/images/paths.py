@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.images.formats import SUFFIXES
+from utils.codecs import SUFFIXES
 from utils.quote import plain
 
 SYSTEM_FOLDERS = ("@eadir", "#recycle", "lost+found", "$recycle.bin", "__macosx", "system volume information")

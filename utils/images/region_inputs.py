@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from utils.images import decoder, pictures
+from utils import codecs
+from utils.codecs import Original
 from utils.images.inputs import Inputs, read_pair
 from utils.images.maps import Masks, is_pair
-from utils.images.original import Original
 from utils.images.regions import Marked, Regions
 from utils.log import log, warn_once
 from utils.quote import plain
@@ -72,8 +72,8 @@ class RegionInputs:
 
     def _memory(self, name: str) -> AbstractContextManager[None]:
         """Hold the memory for a photo and its copies, of which other threads have to leave as much."""
-        width, height = pictures.look(self.whole.input_dir / name, self.whole.input_dir) or (0, 0)
-        return decoder.IN_FLIGHT.hold(_COPIES * width * height)
+        width, height = codecs.look(self.whole.input_dir / name, self.whole.input_dir) or (0, 0)
+        return codecs.IN_FLIGHT.hold(_COPIES * width * height)
 
     @property
     def _regions(self) -> Regions:

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from utils.images import pictures
+from utils import codecs
+from utils.codecs import Box, Original, cut
 from utils.images.maps import feather, mask_tensor
-from utils.images.original import Box, Original, cut
 
 _CELLS = 64
 """Of a photo's longer side, in which what is marked is looked for."""
@@ -133,7 +133,7 @@ class Regions:
         for box in self.boxes(marked):
             shown = marked.photo.show(box, self.size)
             mask = mask_tensor(_cut_mask(marked.mask, box), self.size, "stretch", self.feather)
-            row = {"image": pictures.to_tensor(shown, self.channels), "mask": mask}
+            row = {"image": codecs.to_tensor(shown, self.channels), "mask": mask}
             if marked.strength is not None:
                 strength = Image.fromarray(cut(np.asarray(marked.strength), box))
                 row["strength"] = mask_tensor(strength, self.size, "stretch", 0)

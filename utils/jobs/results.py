@@ -9,11 +9,11 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from utils import images
+from utils import codecs, images
 from utils.images import LATENTS, SHEETS, STRIPS, TRAJECTORIES
 from utils.jobs.job import Item, ItemError
 
-Finish = Callable[[list[Tensor]], Image.Image | images.Original]
+Finish = Callable[[list[Tensor]], Image.Image | codecs.Original]
 """The results of the parts of an input, [C, H, W] in [-1, 1] each -> its result."""
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
@@ -135,12 +135,12 @@ class Writer:
             files[path] = self._png(finish([result.image for result in results]), text)
             files |= self._show_way(path, parts, results, text)
         if not parts:
-            picture = images.encode_png(finish([]), self._text(item, notes, {}))  # no model made it
+            picture = codecs.encode_png(finish([]), self._text(item, notes, {}))  # no model made it
             files |= {_path(folder, item.target): picture for folder in self.folders}
         if len(by_folder) > 1:
             own = [merge(results) for results in by_folder]
             text = self._text(item, notes, {key: [known[key] for known in own] for key in own[0]})
-            sheet = images.column([_sheet(part) for part in parts])
+            sheet = codecs.column([_sheet(part) for part in parts])
             files[_path(SHEETS, item.target)] = self._png(sheet, text)
         return files
 
@@ -151,21 +151,21 @@ class Writer:
         files = {}
         if self.comparison:
             rows = [_compare(part.guide, result) for part, result in zip(parts, results, strict=True)]
-            files[_path(STRIPS, path)] = self._png(images.column(rows), text)
+            files[_path(STRIPS, path)] = self._png(codecs.column(rows), text)
         if results[0].trajectory is not None:
             path = _path(TRAJECTORIES, path)
-            ways = [[images.to_image(x) for x in result.trajectory] for result in results]
-            rows = [images.labelled_strip(way, results[0].frame_labels) for way in ways]
-            files[path] = self._png(images.column(rows), text)
-            frames = [images.column(list(states)) for states in zip(*ways, strict=True)]
+            ways = [[codecs.to_image(x) for x in result.trajectory] for result in results]
+            rows = [codecs.labelled_strip(way, results[0].frame_labels) for way in ways]
+            files[path] = self._png(codecs.column(rows), text)
+            frames = [codecs.column(list(states)) for states in zip(*ways, strict=True)]
             path = path.removesuffix(".png") + _ANIMATION
-            files[path] = images.encode_apng(frames, _timing(len(frames)), text, self._mark())
+            files[path] = codecs.encode_apng(frames, _timing(len(frames)), text, self._mark())
         for result in results:
             files.update(result.files)
         return files
 
-    def _png(self, image: Image.Image | images.Original, text: dict[str, str]) -> bytes:
-        return images.encode_png(image, text, self._mark())
+    def _png(self, image: Image.Image | codecs.Original, text: dict[str, str]) -> bytes:
+        return codecs.encode_png(image, text, self._mark())
 
     def _text(self, item: Item, notes: dict[str, object], own: dict[str, object]) -> dict[str, str]:
         if self.parameters is None:
@@ -179,7 +179,7 @@ class Writer:
             return b""
         known = {key: str(value) for key, value in self.parameters.items()}
         model = ", ".join(known[key] for key in ("weights", "weights_B") if key in known)
-        return images.make_mark(known["program"], model, f"sha256 {known['weights_sha256']}")
+        return codecs.make_mark(known["program"], model, f"sha256 {known['weights_sha256']}")
 
 
 def merge(results: Sequence[Result]) -> dict[str, object]:
@@ -194,17 +194,17 @@ def _sheet(part: Part) -> Image.Image:
     """Show the results of a part under the names of their folders, after its input."""
     shown = {} if part.guide is None else {"input": part.guide}
     shown |= {result.folder.replace("_", " ", 1): result.image for result in part.results}
-    return _label({name: images.to_image(x) for name, x in shown.items()})
+    return _label({name: codecs.to_image(x) for name, x in shown.items()})
 
 
 def _compare(guide: Tensor | None, result: Result) -> Image.Image:
     """Return the strip of a result: what it came from, what lay between, what it is."""
     shown = {"input": guide, result.before_label: result.before, "result": result.image, "back": result.after}
-    return _label({name: images.to_image(x) for name, x in shown.items() if x is not None})
+    return _label({name: codecs.to_image(x) for name, x in shown.items() if x is not None})
 
 
 def _label(shown: dict[str, Image.Image]) -> Image.Image:
-    return images.labelled_strip(list(shown.values()), list(shown))
+    return codecs.labelled_strip(list(shown.values()), list(shown))
 
 
 def _timing(num_frames: int) -> list[int]:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from tests.commands.command_case import CONFIG, MODEL
 from tests.fake_cuda import CUDA, DOWNLOAD, READ, UPLOAD, Log, Reads, empty_weights, fake_cuda, with_values
 from utils import jobs
-from utils.assemble import edit_plan, guidance, networks, translate_plan
-from utils.assemble.networks import Chosen, Files
-from utils.assemble.processes import read_config, read_trained
+from utils.assemble import edit_plan, translate_plan
+from utils.sampling import guidance, networks
+from utils.sampling.networks import Chosen, Files
+from utils.sampling.processes import read_config, read_trained
 from utils.settings import Edit, Translate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -11,7 +11,7 @@ import pytest
 import sample_ddib
 import sample_sdedit
 from diffusions import preconditioning
-from utils import assemble, diffusion_config, exits, settings
+from utils import diffusion_config, exits, sampling, settings
 from utils.command import options
 from utils.settings import Edit, Network, Running, Translate
 
@@ -83,7 +83,7 @@ def test_help_shows_twelve_options_in_eighty_columns_and_a_line_that_runs(name, 
 
 
 def test_every_sampler_that_may_be_named_is_there():
-    assert set(settings.SAMPLERS) == {"ddpm", *assemble.SAMPLERS}
+    assert set(settings.SAMPLERS) == {"ddpm", *sampling.SAMPLERS}
 
 
 def test_every_preconditioning_that_a_config_may_name_is_there():

@@ -44,7 +44,7 @@ def test_what_a_crop_cuts_off_is_said_of_the_worst(tmp_path):
 
 def test_of_many_inputs_a_thousand_are_looked_at(monkeypatch):
     seen = []
-    monkeypatch.setattr(inputs.pictures, "look", lambda path, root: seen.append(path.name) or (9, 1))
+    monkeypatch.setattr(inputs.codecs, "look", lambda path, root: seen.append(path.name) or (9, 1))
     said = inputs.describe_cropping(Path("x"), [f"{i:04d}.jpg" for i in range(2001)])
     assert seen == [f"{i:04d}.jpg" for i in range(0, 2001, 3)]
     assert "cuts 89 % away, of 667 of 667 more than a third" in said

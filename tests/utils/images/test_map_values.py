@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.images import decoder, map_values
+from utils.codecs import decoder
+from utils.images import map_values
 
 REGION = np.zeros((40, 48), dtype=bool)
 REGION[8:30, 10:28] = True

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.utils.images import icc_profiles
-from utils.images.original import Box, Original, cut
+from tests.utils.codecs import icc_profiles
+from utils.codecs.original import Box, Original, cut
 from utils.images.regions import Marked, Regions, find_boxes
 
 

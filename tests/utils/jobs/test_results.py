@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import images
+from utils import codecs
 from utils.jobs.job import Item
 from utils.jobs.results import Part, Result, Writer
 
@@ -22,7 +22,7 @@ def written(trajectory):
 
 
 def encoded(writer, guide, results):
-    return writer.encode(ITEM, [Part(guide, results)], lambda edited: images.to_image(edited[0]), {})
+    return writer.encode(ITEM, [Part(guide, results)], lambda edited: codecs.to_image(edited[0]), {})
 
 
 def grey(num_frames, channels=3):
@@ -50,7 +50,7 @@ def test_the_strip_and_the_animation_hold_the_frames_exactly(channels):
     frames = torch.randn(5, channels, 4, 4, generator=torch.Generator().manual_seed(0))
     files = written(frames)
     expected = ((frames.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).int()
-    cut = images.cut_strip(Image.open(io.BytesIO(files["trajectory/to_b/deep/a.png"])), 4)
+    cut = codecs.cut_strip(Image.open(io.BytesIO(files["trajectory/to_b/deep/a.png"])), 4)
     with Image.open(io.BytesIO(files["trajectory/to_b/deep/a.apng"])) as image:
         for number, frame in enumerate(expected.numpy()):
             image.seek(number)
@@ -81,8 +81,8 @@ def test_nothing_is_written_of_a_way_that_was_not_asked_for():
 def labels(monkeypatch):
     """What is written above the pictures of each strip."""
     seen = []
-    real = images.labelled_strip
-    monkeypatch.setattr(images, "labelled_strip", lambda x, names: seen.append(names) or real(x, names))
+    real = codecs.labelled_strip
+    monkeypatch.setattr(codecs, "labelled_strip", lambda x, names: seen.append(names) or real(x, names))
     return seen
 
 
@@ -117,11 +117,11 @@ def test_of_several_parts_each_has_its_row_and_notes_that_differ_are_listed():
     parts = [Part(grey(2)[0], [result]) for result in ways]
     recorded = dict.fromkeys(("program", "weights", "weights_sha256"), "x")
     writer = Writer(True, recorded, trajectory=True)
-    files = writer.encode(ITEM, parts, lambda edited: images.strip([images.to_image(x) for x in edited]), {})
+    files = writer.encode(ITEM, parts, lambda edited: codecs.strip([codecs.to_image(x) for x in edited]), {})
     assert sorted(files) == sorted(writer.paths(ITEM))
     opened = {path: Image.open(io.BytesIO(content)) for path, content in files.items()}
     assert opened["deep/a.png"].size == (4 + 2 + 4, 4)
-    row = images.labelled_strip([images.to_image(grey(2)[0])] * 3, ["input", "noised", "result"])
+    row = codecs.labelled_strip([codecs.to_image(grey(2)[0])] * 3, ["input", "noised", "result"])
     assert opened["comparison/deep/a.png"].size == (row.width, 2 * row.height + 2)
     assert opened["trajectory/deep/a.apng"].size == (4, 4 + 2 + 4)
     recorded = json.loads(opened["deep/a.png"].text["parameters"])

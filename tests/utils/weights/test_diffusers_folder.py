@@ -11,9 +11,9 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, ScoreSdeVeSche
 from diffusions import DDIM, make_schedule, respace
 from models import CONFIG_CLASSES, build_empty, build_model
 from tools.convert import main as convert
-from utils import assemble, log
-from utils.assemble.processes import make_process
+from utils import log, sampling
 from utils.config import Config, DiffusionConfig, load_config
+from utils.sampling.processes import make_process
 from utils.settings import Edit
 from utils.weights.checkpoint import load_weights, open_checkpoint
 from utils.weights.diffusers_folder import read_config
@@ -207,7 +207,7 @@ def test_how_the_scheduler_clips_is_obeyed_and_the_rest_is_said(tmp_path, capsys
     printed = capsys.readouterr().err
     assert said in printed
     assert bool(said) == ("is not followed" in printed)
-    trained = assemble.read_trained(config)
+    trained = sampling.read_trained(config)
     for words in ("ddpm", "ddim", "dpm-solver++"):
         edit = Edit(t0=(0.5,), sampler=words)
         process = make_process(edit, config, trained, [0, 500, 999])

@@ -4,7 +4,7 @@ import os
 import re
 from typing import BinaryIO
 
-from utils.images.formats import RefusedError
+from utils.codecs.formats import RefusedError
 
 MAX_MARKERS = 2**16
 _SOS, _EOI = 0xDA, 0xD9

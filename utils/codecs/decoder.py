@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from utils.images import effort, icc, png_chunks, unread
-from utils.images.budget import Budget
-from utils.images.depth import is_deep, to_8_bits
-from utils.images.formats import FORMATS, RefusedError
+from utils.codecs import effort, icc, png_chunks, unread
+from utils.codecs.budget import Budget
+from utils.codecs.depth import is_deep, to_8_bits
+from utils.codecs.formats import FORMATS, RefusedError
 from utils.log import warn_once
 from utils.quote import plain
 

@@ -8,8 +8,8 @@ import torch
 
 from diffusions.process import Process
 from diffusions.round_trip import lost_share
-from utils.assemble.processes import KARRAS, Trained, make_solver, read_timesteps
 from utils.config import Config
+from utils.sampling.processes import KARRAS, Trained, make_solver, read_timesteps
 from utils.settings import Translate
 
 _SPREAD = 0.3

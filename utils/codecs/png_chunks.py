@@ -9,8 +9,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from utils.images.formats import RefusedError
-from utils.images.icc import MAX_PROFILE, note_on_codes
+from utils.codecs.formats import RefusedError
+from utils.codecs.icc import MAX_PROFILE, note_on_codes
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 2**20

@@ -4,7 +4,7 @@ import os
 import struct
 from typing import BinaryIO
 
-from utils.images.formats import RefusedError
+from utils.codecs.formats import RefusedError
 
 MAX_PARTS = 2**20
 """Of layers, components, tiles, precincts and blocks, multiplied: each takes memory beside the pixels."""

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from utils.images.formats import RefusedError
+from utils.codecs.formats import RefusedError
 
 _SIGNED = 2
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import images
-from utils.images import strips
+from utils import codecs
+from utils.codecs import strips
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -22,7 +22,7 @@ def ink(label, width=128):
 
 def test_a_strip_shows_its_images_side_by_side():
     colors = [Image.new("RGB", (8, 4), color) for color in (RED, GREEN)]
-    strip = images.strip([*colors, Image.new("L", (8, 4), 9)])
+    strip = codecs.strip([*colors, Image.new("L", (8, 4), 9)])
     assert strip.size == (8 * 3 + 2 * 2, 4)
     assert [strip.getpixel((x, 0)) for x in (0, 8, 10, 20)] == [RED, WHITE, GREEN, (9, 9, 9)]
 
@@ -33,27 +33,27 @@ def test_a_strip_shows_its_images_side_by_side():
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_small_pictures_are_enlarged_by_a_whole_factor_and_none_is_lost(side, shown, mode):
     pictures = [noise(side, mode, seed) for seed in range(3)]
-    strip = images.labelled_strip(pictures, ["input", "noised", "result"])
+    strip = codecs.labelled_strip(pictures, ["input", "noised", "result"])
     assert strip.width == 3 * shown + 2 * 2
     assert shown < strip.height < shown + 32
     row = np.asarray(strip)[-1, :shown].reshape(side, -1, 3)
     assert (row == row[:, :1]).all()  # each pixel became a square of its colour
-    cut = images.cut_strip(strip, side)
+    cut = codecs.cut_strip(strip, side)
     assert [x.tobytes() for x in cut] == [x.convert("RGB").tobytes() for x in pictures]
 
 
 @pytest.mark.parametrize(("size", "factor"), [((16, 40), 4), ((40, 16), 4), ((192, 30), 1)])
 def test_strips_of_pictures_that_are_no_squares(size, factor):
     pictures = [noise(200, seed=seed).crop((0, 0, *size)) for seed in range(2)]
-    strip = images.labelled_strip(pictures, ["input", ""])
+    strip = codecs.labelled_strip(pictures, ["input", ""])
     assert strip.width == 2 * factor * size[0] + 2
-    cut = images.cut_strip(strip, *size)
+    cut = codecs.cut_strip(strip, *size)
     assert [x.tobytes() for x in cut] == [x.tobytes() for x in pictures]
 
 
 def test_labels_stand_above_their_pictures_and_not_on_them():
-    plain = images.labelled_strip([noise(64)] * 3, ["", "", ""])
-    strip = images.labelled_strip([noise(64)] * 3, ["input", "", "result"])
+    plain = codecs.labelled_strip([noise(64)] * 3, ["", "", ""])
+    strip = codecs.labelled_strip([noise(64)] * 3, ["input", "", "result"])
     changed = np.argwhere((np.asarray(strip) != np.asarray(plain)).any(2))
     assert changed[:, 0].max() < strip.height - 128
     columns = {x // 130 for x in changed[:, 1]}
@@ -77,5 +77,5 @@ def test_a_label_that_is_too_long_is_cut_off():
 
 
 def test_the_same_pictures_are_the_same_strip():
-    first, second = (images.labelled_strip([noise(32)] * 2, ["input", "result"]) for _ in range(2))
+    first, second = (codecs.labelled_strip([noise(32)] * 2, ["input", "result"]) for _ in range(2))
     assert first.tobytes() == second.tobytes()

@@ -5,9 +5,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from utils.images import jpeg2000
-from utils.images.formats import RefusedError
-from utils.images.jpeg_markers import count_scans
+from utils.codecs import jpeg2000
+from utils.codecs.formats import RefusedError
+from utils.codecs.jpeg_markers import count_scans
 
 MAX_PIXELS = 128 * 1024 * 1024
 MAX_SIDE = 2**16

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from utils.images import icc
-from utils.images.decoder import reading, to_rgb
+from utils.codecs import icc
+from utils.codecs.decoder import reading, to_rgb
 
 LUMA = np.float32([0.299, 0.587, 0.114])
 """Of red, green and blue in grey (ITU-R BT.601, as Pillow has it)."""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from utils.images.budget import Budget
+from utils.codecs.budget import Budget
 
 
 def test_no_more_than_the_total_is_held_and_all_are_served():

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from diffusions.tiles import Tiles
 from utils import images, jobs, log, settings
-from utils.assemble.networks import size_multiple
 from utils.config import Config
 from utils.quote import plain
+from utils.sampling.networks import size_multiple
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
-from tests.utils.images import icc_profiles
-from utils.images import decoder, effort, formats, jpeg2000
-from utils.images.budget import Budget
+from tests.utils.codecs import icc_profiles
+from utils.codecs import decoder, effort, formats, jpeg2000
+from utils.codecs.budget import Budget
 
 GREEN, RED = (60, 200, 60), (255, 0, 0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

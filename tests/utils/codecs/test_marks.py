@@ -10,11 +10,11 @@ from PIL import Image, features
 
 from tests.commands.command_case import ROOT
 from tests.utils.images import xmp
-from utils import files, images, settings
-from utils.images import decoder
+from utils import codecs, files, settings
+from utils.codecs import decoder, marks
 
 MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-MARK = images.make_mark("sdedit-ddib 0.1.0", "demo/fruits64", "sha256 0a1b")
+MARK = codecs.make_mark("sdedit-ddib 0.1.0", "demo/fruits64", "sha256 0a1b")
 SAID = {
     "Iptc4xmpExt:DigitalSourceType": MADE,
     "xmp:CreatorTool": "sdedit-ddib 0.1.0",
@@ -33,7 +33,7 @@ def picture():
 
 def encoded(kind, mark=MARK, image=None, **options):
     buffer = io.BytesIO()
-    (image or picture()).save(buffer, kind, **options, **(images.mark_options(kind, mark) if mark else {}))
+    (image or picture()).save(buffer, kind, **options, **(marks.mark_options(kind, mark) if mark else {}))
     return buffer.getvalue()
 
 
@@ -57,8 +57,8 @@ def test_png_and_apng_hold_it_beside_the_parameters_and_as_it_is():
     frames = [picture(), picture().rotate(180)]
     text = {"parameters": "{}"}
     for write in (
-        lambda mark: images.encode_png(frames[0], text, mark),
-        lambda mark: images.encode_apng(frames, [100, 100], text, mark),
+        lambda mark: codecs.encode_png(frames[0], text, mark),
+        lambda mark: codecs.encode_apng(frames, [100, 100], text, mark),
     ):
         data = write(MARK)
         assert data == write(MARK)
@@ -72,7 +72,7 @@ def test_png_and_apng_hold_it_beside_the_parameters_and_as_it_is():
 
 def test_other_kinds_of_files_are_refused():
     with pytest.raises(ValueError, match="a BMP file cannot be marked; save as PNG, JPEG, WEBP, AVIF or"):
-        images.mark_options("BMP", MARK)
+        marks.mark_options("BMP", MARK)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_other_kinds_of_files_are_refused():
 )
 def test_any_name_leaves_it_well_formed(name, said):
     """Also one of bytes that are no UTF-8, which Python holds as lone surrogates."""
-    found = xmp.properties(images.make_mark(name, name, name))
+    found = xmp.properties(codecs.make_mark(name, name, name))
     assert found == {"Iptc4xmpExt:DigitalSourceType": MADE, **dict.fromkeys([*SAID][1:], said)}
 
 
 def test_what_is_not_known_is_not_said():
-    found = xmp.properties(images.make_mark("p", "m"))
+    found = xmp.properties(codecs.make_mark("p", "m"))
     assert found == {
         "Iptc4xmpExt:DigitalSourceType": MADE,
         "xmp:CreatorTool": "p",
@@ -105,9 +105,9 @@ def test_what_is_not_known_is_not_said():
 @pytest.mark.parametrize("name", ["demo/fruits64", 'tiff:Orientation="6"', "<tiff:Orientation>6<"])
 def test_a_marked_input_is_read_as_one_without(tmp_path, kind, name):
     path = tmp_path / f"x.{kind.lower()}"
-    for mark in (images.make_mark(name, name), b""):
+    for mark in (codecs.make_mark(name, name), b""):
         path.write_bytes(encoded(kind, mark))
-        read = images.decode(path)
+        read = codecs.decode(path)
         assert read.size == decoder.look(path) == (8, 4)
         if mark:
             marked = read
@@ -116,7 +116,7 @@ def test_a_marked_input_is_read_as_one_without(tmp_path, kind, name):
 
 def test_the_page_shows_what_an_edit_on_the_demo_weights_says():
     digest = files.sha256(ROOT / "weights/fruits64.safetensors")
-    mark = images.make_mark(settings.PROGRAM, "demo/fruits64", f"sha256 {digest}").decode()
+    mark = codecs.make_mark(settings.PROGRAM, "demo/fruits64", f"sha256 {digest}").decode()
     [shown] = re.findall(r"```xml\n(.*?)```", PAGE, flags=re.S)
     assert shown in mark
     assert unescape(shown) == shown

@@ -4,7 +4,7 @@ import functools
 
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.images.decoder import WHITE
+from utils.codecs.decoder import WHITE
 
 _GAP = 2
 """Pixels between two pictures."""

@@ -8,7 +8,7 @@ import torch
 from diffusions.tiles import Tiles
 from models.adm import ADMConfig
 from models.mixer import MixerConfig
-from utils.assemble.sizing import Retrying, find_sizing
+from utils.sampling.sizing import Retrying, find_sizing
 from utils.settings import Edit, Translate
 
 MIXER = SimpleNamespace(model=MixerConfig(image_size=16, in_channels=3, out_channels=3))

@@ -14,9 +14,9 @@ from models import CONFIG_CLASSES, build_empty
 from models.compiled import CompiledNetwork
 from models.precision import cast_network
 from utils import settings, sources
-from utils.assemble.processes import Trained, read_config, read_trained, trained_alphas
 from utils.config import Config
 from utils.jobs import Launch
+from utils.sampling.processes import Trained, read_config, read_trained, trained_alphas
 from utils.weights import Shelf, check_fits, load_weights, open_checkpoint
 
 

@@ -1,4 +1,4 @@
-"""Pictures to tensors and back: fit, convert, encode; they are read by utils/images/decoder.py."""
+"""Pictures to tensors and back: fit, convert, encode; they are read by utils/codecs/decoder.py."""
 
 import io
 
@@ -8,9 +8,9 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from utils.images.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, look, open_file, reading
-from utils.images.marks import mark_options
-from utils.images.original import Original
+from utils.codecs.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, look, open_file, reading
+from utils.codecs.marks import mark_options
+from utils.codecs.original import Original
 
 __all__ = [
     "MAX_PIXELS",

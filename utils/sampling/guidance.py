@@ -11,7 +11,9 @@ from diffusions import classifier_free, classifier_gradient
 from diffusions.process import Gradient, Model
 from models import CONFIG_CLASSES
 from utils import sources
-from utils.assemble.networks import (
+from utils.config import Config, class_index, class_name, load_config
+from utils.jobs import Launch
+from utils.sampling.networks import (
     Chosen,
     Network,
     at_any_size,
@@ -20,9 +22,7 @@ from utils.assemble.networks import (
     load_network,
     unconditional_label,
 )
-from utils.assemble.processes import read_config
-from utils.config import Config, class_index, class_name, load_config
-from utils.jobs import Launch
+from utils.sampling.processes import read_config
 from utils.settings import Method
 
 

@@ -4,7 +4,7 @@ from typing import BinaryIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from utils.images.formats import FORMATS
+from utils.codecs.formats import FORMATS
 
 _TIFF = (b"II*\0", b"MM\0*")
 _BITS, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339
