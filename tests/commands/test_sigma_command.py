@@ -213,6 +213,11 @@ def test_a_pickle_of_nvlabs_through_both_commands(case, tmp_path, monkeypatch, c
     case.config.write_text(yaml.safe_dump({"model": SONG, "diffusion": PROCESSES["edm"]}))
     results, report = run(case, tmp_path / "o", "--sigma0", 5, "--class_label", 2)
     assert calls(report) == 2 * 11 - 1  # of 18 levels the 11th is the nearest
+    assert "without a class" not in capsys.readouterr().err
+    run(case, tmp_path / "n", "--sigma0", 5, "--respace_steps", 2)
+    assert (
+        "warning: without a class; NVlabs trained networks of 3 classes with one" in capsys.readouterr().err
+    )
     run(case, tmp_path / "d", "--class_A", 0, "--class_B", 2, "--solver", "heun", command=sample_ddib)
     assert set(results) >= NAMES
     assert not (tmp_path / "PICKLE_CODE_RAN").exists()
@@ -220,5 +225,5 @@ def test_a_pickle_of_nvlabs_through_both_commands(case, tmp_path, monkeypatch, c
         yaml.safe_dump({"model": {**SONG, "num_classes": 4}, "diffusion": PROCESSES["edm"]})
     )
     with pytest.raises(SystemExit, match="2"):
-        sample_sdedit.main([*case.words(tmp_path / "n"), "--sigma0", "5"])
+        sample_sdedit.main([*case.words(tmp_path / "m"), "--sigma0", "5"])
     assert "map_label.weight is" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from models.precision import cast_network
 from utils import settings, sources
 from utils.config import Config
 from utils.jobs import Launch
+from utils.log import once
 from utils.sampling.processes import Trained, read_config, read_trained, trained_alphas
 from utils.weights import Shelf, check_fits, load_weights, open_checkpoint
 
@@ -111,6 +112,11 @@ def unconditional_label(config: Config) -> int | None:
     if getattr(model, "num_classes", None) is None or config.null_class is not None:
         return config.null_class
     if getattr(model, "label_optional", False):
+        if config.diffusion.process == "edm":
+            once(
+                f"warning: without a class; NVlabs trained networks of {model.num_classes} classes with one "
+                "for every picture, so nothing is known of what this makes; name one"
+            )
         return None
     raise ValueError(
         f"this network always needs one of its {model.num_classes} classes, its config names no "
