@@ -57,6 +57,12 @@ class Method(Checked):
     """What both methods take: which levels and noise, where guidance leads, what is saved beside results."""
 
     seed: int = option(0, "key of the noise: the same seed gives the same pictures", Number(0, whole=True))
+    noise_by: str = option(
+        "name",
+        "each picture has noise of its own (name), or those of a folder share it (folder): of frames in a "
+        "row, what stands still stays still",
+        OneOf(("name", "folder")),
+    )
     respace_type: str | None = option(
         None,
         f"how the timesteps are chosen: {', '.join(RESPACE_TYPES)}; also openai's ddimN or 10,15,20 "

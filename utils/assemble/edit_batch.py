@@ -52,7 +52,7 @@ class EditBatch:
         bound = self.guide.bind([self.classes.get(item.name) for item in items])
         process = self.process.guided(bound.gradient).watched(ticking(self.tick, way))
         return edit(
-            *(process, bound.guided, guide, level, item_noise(self.edit.seed, items, guide)),
+            *(process, bound.guided, guide, level, item_noise(self.edit, items, guide)),
             mask=tensors.get("mask"),
             strength=tensors.get("strength"),
             fixed_noise=self.edit.mask_noise == "fixed",
@@ -62,7 +62,7 @@ class EditBatch:
     def _edit_from(self, level: int, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
         guide, noised = tensors["image"], [None] * len(items)
         if self.edit.comparison:  # with the first noise that edit draws
-            noised = self.process.diffuse(guide, level, item_noise(self.edit.seed, items, guide)())
+            noised = self.process.diffuse(guide, level, item_noise(self.edit, items, guide)())
             noised = self.process.shown(noised, level)
         num_frames = self.edit.trajectory or 1  # the last is the result
         way = Trajectory(self.process, num_frames - 1, self.edit.repeats * level)

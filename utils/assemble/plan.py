@@ -131,6 +131,7 @@ def record(
         "weights": sources.parse(network.weights, network.weights_dir).label,
         "weights_sha256": weights_sha256,
         "seed": method.seed,
+        **({} if method.noise_by == "name" else {"noise_by": method.noise_by}),
         "respace_type": method.respace_type,
         "timesteps": len(timesteps),
         "fit": method.fit,

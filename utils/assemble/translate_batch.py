@@ -90,9 +90,7 @@ class TranslateBatch:
         up = Trajectory(side.encoder, self.num_up, side.encoder.num_steps)
         if latent is None:
             self.swap.to_source()
-            latent = side.encode(
-                images, item_noise(self.translate.seed, items, images), ticking(self.tick, up)
-            )
+            latent = side.encode(images, item_noise(self.translate, items, images), ticking(self.tick, up))
             if isinstance(latent, tuple):  # recorded on a way down
                 up.turn_round(images)
         files = self._files(items, latent) if self.translate.save_latents else [{} for _ in items]
@@ -166,7 +164,7 @@ class TranslateBatch:
         name: str | None,
     ) -> tuple[Tensor, list[dict[str, object]]]:
         """Translate results back to A, and measure what returns."""
-        latent = target.encode(results, item_noise(self.translate.seed, items, results))
+        latent = target.encode(results, item_noise(self.translate, items, results))
         self.swap.to_source()
         back = side.decode(latent, target.encoder)
         errors = rmse(back, images).tolist()

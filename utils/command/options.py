@@ -19,7 +19,7 @@ GROUPS = {
     "how far to go, one of these": ("t0", "sigma0", "edit_steps", "auto_t0", "faithfulness"),
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
     "sampling": (
-        *("seed", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
+        *("seed", "noise_by", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
         *("corrector_steps", "snr", "samples", "repeats"),
     ),
     "where a picture may change": (

@@ -56,12 +56,7 @@ class Item:
     target: str
     """Relative path of the result."""
     part: int = 0
-    """Which of several regions of this input."""
-
-    @property
-    def key(self) -> tuple[str | int, ...]:
-        """What the noise of this item depends on."""
-        return (self.name, self.sample, self.part) if self.part else (self.name, self.sample)
+    """Which of several regions, or frames, of this input."""
 
 
 @dataclass(eq=False)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from utils.jobs.job import Item
+from utils.settings import Method
 
 Key = tuple[str | int, ...]
-"""What the noise of an image depends on beside the seed, see `Item.key`."""
+"""What the noise of an image depends on beside the seed."""
 
 
 class ImageNoise:
@@ -26,7 +27,7 @@ class ImageNoise:
         """
         Args:
             seed: The run's seed, any whole number from 0.
-            keys: Of each image of the batch, see `Item.key`: relative POSIX path, sample, region.
+            keys: Of each image of the batch, see `noise_key`.
             shape: Shape of one image, (C, H, W).
             device: Where the noise is wanted.
         """
@@ -47,9 +48,21 @@ class ImageNoise:
         return noise.pin_memory() if self._device.type == "cuda" else noise
 
 
-def item_noise(seed: int, items: list[Item], like: Tensor) -> ImageNoise:
+def noise_key(item: Item, method: Method) -> Key:
+    """Return what the noise of an item depends on: its path or its folder, its sample, its region.
+
+    The frames of an animation are one input, so they share their noise: what stands still stays still.
+    """
+    by_name = method.noise_by == "name"
+    own = item.name if by_name else f"{item.name.rpartition('/')[0]}/"
+    regions = (item.part,) if method.by_region and item.part else ()
+    return (own, item.sample, *regions)
+
+
+def item_noise(method: Method, items: list[Item], like: Tensor) -> ImageNoise:
     """Return the noise of items of the work list, of the shape and on the device of `like`, [B, C, H, W]."""
-    return ImageNoise(seed, [item.key for item in items], like.shape[1:], like.device)
+    keys = [noise_key(item, method) for item in items]
+    return ImageNoise(method.seed, keys, like.shape[1:], like.device)
 
 
 @functools.cache

@@ -18,9 +18,20 @@ from utils.settings import Edit, Network, Running, Translate
 ROOT = Path(__file__).resolve().parents[3]
 COMMON = {
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
-    *("-h", "--help", "--help_all", "-c", "--config", "--weights", "--input_dir", "--save_dir", "--seed"),
+    *(
+        "-h",
+        "--help",
+        "--help_all",
+        "-c",
+        "--config",
+        "--weights",
+        "--input_dir",
+        "--save_dir",
+        "--seed",
+        "--noise_by",
+    ),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--compile", "--cpu", "--fit"),
-    *("--size", "--tiles"),
+    *("--size", "--tiles", "--noise_by"),
     *("--comparison", "--trajectory", "--no_metadata", "--no_report", "--dry_run", "--set"),
     *("--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"),
 }

@@ -122,11 +122,6 @@ def test_an_item_fails_once_whatever_the_number_of_its_parts():
     assert set(seen.failed) == {"3", "2"}
 
 
-def test_the_noise_of_a_region_is_its_own_and_that_of_one_alone_is_that_of_the_picture():
-    items = [job.Item("a", 0, "a.png", part) for part in (0, 1, 2)]
-    assert [item.key for item in items] == [("a", 0), ("a", 0, 1), ("a", 0, 2)]
-
-
 def test_a_result_that_cannot_be_saved_fails_alone():
     seen = Recorder()
     outcome = seen.run(["1", "-1", "2"])

@@ -2,7 +2,9 @@
 
 import torch
 
-from utils.jobs.noise import ImageNoise
+from utils.jobs.job import Item
+from utils.jobs.noise import ImageNoise, noise_key
+from utils.settings import Edit
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 4)
@@ -53,3 +55,15 @@ def test_another_device_is_given_the_same_noise_drawn_ahead():
     there._device = torch.device("cpu")  # only its values can be looked at
     for _ in range(4):
         assert torch.equal(here(), there())
+
+
+def test_the_frames_of_a_folder_share_their_noise_where_that_is_wanted_and_regions_never_do():
+    frames = [Item(f"clip/{i}.png", 0, "") for i in range(2)]
+    parts = [Item("a.png", 1, "", part) for part in range(2)]
+    by_name, by_folder, by_region = (
+        Edit(t0=(0.5,), **options) for options in ({}, {"noise_by": "folder"}, {"region": "mask"})
+    )
+    assert [noise_key(item, by_name) for item in frames] == [("clip/0.png", 0), ("clip/1.png", 0)]
+    assert [noise_key(item, by_folder) for item in frames] == [("clip/", 0)] * 2
+    assert [noise_key(item, by_name) for item in parts] == [("a.png", 1)] * 2  # frames of an animation
+    assert [noise_key(item, by_region) for item in parts] == [("a.png", 1), ("a.png", 1, 1)]
