@@ -175,6 +175,10 @@ def decode_or_reason(path, convert=decoder.to_rgb):
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            if convert is decoder.to_rgb and "moving" in path.name:
+                for image in codecs.frames(path):
+                    assert codecs.fit(image, 16, "crop").size == (16, 16)
+                codecs.read_timing(path)
             with codecs.reading(path, convert=convert) as image:
                 result = (image.mode, image.size)
                 assert image.mode == ("RGB" if convert is decoder.to_rgb else "L")

@@ -11,9 +11,9 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from utils.codecs import effort, icc, png_chunks, unread
 from utils.codecs.budget import Budget
@@ -46,8 +46,19 @@ _HEAD = 2**16
 """Bytes of an AVIF picture in which its colours are told."""
 IN_FLIGHT = Budget(MAX_PIXELS)
 """Pixels of all threads: large pictures wait for one another."""
+_USUAL_MS = 100
+"""Of a frame that does not say how long it is shown, as browsers have it."""
 Convert = Callable[[Image.Image, list[str]], Image.Image]
 """(decoded, notes to add to) -> what is wanted of it."""
+
+
+class Timing(NamedTuple):
+    """How the frames of an animation follow one another."""
+
+    durations_ms: list[int]
+    """How long each is shown."""
+    loop: int
+    """How often it is shown, 0 for without end."""
 
 
 def open_file(path: Path, root: Path | None = None) -> BinaryIO:
@@ -201,28 +212,88 @@ def _decode(
     file: BinaryIO, max_pixels: int, convert: Convert, held: contextlib.ExitStack
 ) -> tuple[Image.Image, list[str]]:
     """Return the picture, and what was not obeyed in it; its part of the budget is in `held`."""
-    _silence_pillow()
-    _allocate_in_large_blocks()
-    try:
-        head = file.read(32)
-        effort.check_bytes(file, head)
-        pixels = png_chunks.keep_pixels(file) if head.startswith(png_chunks.MAGIC) else None
-        size = effort.webp_size(head)
-        if size:
-            effort.check_size("WEBP", size, max_pixels)
-            held.enter_context(IN_FLIGHT.hold(effort.cost("WEBP", size)))
-        with Image.open(pixels.file if pixels else file, formats=FORMATS) as image:
-            effort.check_opened(image, file, max_pixels)
-            if not size:
-                held.enter_context(IN_FLIGHT.hold(effort.cost(image.format, image.size)))
-            if pixels and pixels.profile:
-                image.info["icc_profile"] = pixels.profile
-            notes = list(pixels.problems) if pixels else _note_colors(image, file)
+    with _explained(file):
+        with _opened(file, max_pixels, held) as (image, notes):
+            effort.check_single(image)
             image.load()
             method = _UPRIGHT.get(_exif(image).get(_ORIENTATION))
             picture = convert(image, notes)
         del image  # with what its decoder holds
         return picture if method is None else picture.transpose(method), notes
+
+
+def frames(path: Path, root: Path | None = None) -> Iterator[Image.Image]:
+    """Read the frames of a GIF, PNG or WEBP that moves, each as `decode` reads a picture, one at a time.
+
+    Args:
+        path: The file.
+        root: Folder that no link may lead out of; None to follow links anywhere.
+
+    Raises:
+        ValueError: As for `decode`, or its frames have more pixels together than a picture may have.
+    """
+    with contextlib.ExitStack() as held, open_file(path, root) as file, _explained(file):
+        with _opened(file, MAX_PIXELS, held) as (image, notes):
+            profile = image.info.get("icc_profile")
+            for frame in _each(image):
+                frame.info["icc_profile"] = profile
+                yield to_rgb(frame, notes)
+        for note in notes:
+            warn_once(f"{plain(path)}: {note}; it is read as sRGB")
+
+
+def read_timing(path: Path, root: Path | None = None) -> Timing:
+    """Return how the frames of such a file follow one another.
+
+    Raises:
+        ValueError: As for `frames`.
+    """
+    with contextlib.ExitStack() as held, open_file(path, root) as file, _explained(file):
+        image, _ = held.enter_context(_opened(file, MAX_PIXELS, held))
+        durations = [round(frame.info.get("duration") or _USUAL_MS) for frame in _each(image)]
+        return Timing(durations, image.info.get("loop", 1 if image.format == "GIF" else 0))
+
+
+def _each(image: Image.Image) -> Iterator[Image.Image]:
+    """Yield a copy of each frame of an animation."""
+    most = MAX_PIXELS // (image.width * image.height)
+    for number, frame in enumerate(ImageSequence.Iterator(image)):
+        if number >= most:
+            raise RefusedError(
+                f"has more than {most} frames of {image.width}x{image.height}, which together are allowed "
+                f"{MAX_PIXELS} pixels; part it"
+            )
+        yield frame.copy()
+
+
+@contextlib.contextmanager
+def _opened(
+    file: BinaryIO, max_pixels: int, held: contextlib.ExitStack
+) -> Iterator[tuple[Image.Image, list[str]]]:
+    """Open a picture under its limits: yield it, not decoded, and what is not obeyed in it."""
+    _silence_pillow()
+    _allocate_in_large_blocks()
+    head = file.read(32)
+    effort.check_bytes(file, head)
+    pixels = png_chunks.keep_pixels(file) if head.startswith(png_chunks.MAGIC) else None
+    size = effort.webp_size(head)
+    if size:
+        effort.check_size("WEBP", size, max_pixels)
+        held.enter_context(IN_FLIGHT.hold(effort.cost("WEBP", size)))
+    with Image.open(pixels.file if pixels else file, formats=FORMATS) as image:
+        effort.check_opened(image, file, max_pixels)
+        if not size:
+            held.enter_context(IN_FLIGHT.hold(effort.cost(image.format, image.size)))
+        if pixels and pixels.profile:
+            image.info["icc_profile"] = pixels.profile
+        yield image, list(pixels.problems) if pixels else _note_colors(image, file)
+
+
+@contextlib.contextmanager
+def _explained(file: BinaryIO) -> Iterator[None]:
+    """Turn all that decoders raise into a ValueError that says what is wrong with a file."""
+    try:
+        yield
     except RefusedError:
         raise
     except Image.UnidentifiedImageError:

@@ -6,7 +6,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from utils.codecs import jpeg2000
-from utils.codecs.formats import RefusedError
+from utils.codecs.formats import AnimatedError, RefusedError
 from utils.codecs.jpeg_markers import count_scans
 
 MAX_PIXELS = 128 * 1024 * 1024
@@ -56,7 +56,7 @@ def webp_size(head: bytes) -> tuple[int, int] | None:
 
 
 def check_opened(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
-    """Refuse an opened image that is several, or whose pixels would take very much memory or time.
+    """Refuse an opened image whose pixels would take very much memory or time.
 
     Raises:
         RefusedError: As it says.
@@ -67,16 +67,24 @@ def check_opened(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
         raise RefusedError(f"{num_pixels} run-length encoded pixels, allowed are {MAX_RLE_PIXELS}")
     if image.format == "TIFF":
         _check_tiff(image)
-    elif image.format == "GIF" and image.is_animated:  # to count the frames would be to read them all
-        raise RefusedError("has several frames; save the one to edit as its own file")
-    elif image.format not in ("MPO", "GIF") and getattr(image, "n_frames", 1) > 1:
-        raise RefusedError(f"has {image.n_frames} frames; save the one to edit as its own file")
     if image.format in ("JPEG", "MPO"):
         num_scans = count_scans(file, MAX_SCANNED // num_pixels)
         if num_scans * num_pixels > MAX_SCANNED:
             raise RefusedError(f"{num_scans} scans of {num_pixels} pixels; save it as PNG")
     if image.format == "JPEG2000":
         jpeg2000.check(file, image.size)
+
+
+def check_single(image: Image.Image) -> None:
+    """Refuse an opened image that is several: of a phone's (MPO) the first counts.
+
+    Raises:
+        AnimatedError: As it says.
+    """
+    if image.format == "GIF" and image.is_animated:  # to count the frames would be to read them all
+        raise AnimatedError("has several frames; save the one to edit as its own file")
+    if image.format not in ("MPO", "GIF", "TIFF") and getattr(image, "n_frames", 1) > 1:
+        raise AnimatedError(f"has {image.n_frames} frames; save the one to edit as its own file")
 
 
 def check_bytes(file: BinaryIO, head: bytes) -> None:

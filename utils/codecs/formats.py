@@ -21,3 +21,7 @@ SUFFIXES = tuple(suffix for name in FORMATS for suffix in _KNOWN[name])
 
 class RefusedError(ValueError):
     """A picture that we refuse ourselves: its reason is shown as it is."""
+
+
+class AnimatedError(RefusedError):
+    """A picture that moves, where one that stands is wanted."""

@@ -1,6 +1,7 @@
 """Pictures to tensors and back: fit, convert, encode; they are read by utils/codecs/decoder.py."""
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from utils.codecs.decoder import MAX_PIXELS, WHITE, decode, decode_bytes, look, open_file, reading
+from utils.codecs.decoder import MAX_PIXELS, WHITE, Timing, decode, decode_bytes, look, open_file, reading
 from utils.codecs.marks import mark_options
 from utils.codecs.original import Original
 
@@ -70,11 +71,20 @@ def to_image(x: Tensor) -> Image.Image:
     return Image.fromarray(pixels.squeeze(2).cpu().numpy())
 
 
-def encode_png(image: Image.Image | Original, parameters: dict[str, str], mark: bytes = b"") -> bytes:
+class Clip(NamedTuple):
+    """Pictures in a row."""
+
+    frames: list[Image.Image]
+    timing: Timing
+
+
+def encode_png(image: Image.Image | Original | Clip, parameters: dict[str, str], mark: bytes = b"") -> bytes:
     """Encode as PNG with text entries, a mark of `make_mark`, and the profile of a photo.
 
     The same input gives the same bytes.
     """
+    if isinstance(image, Clip):
+        return encode_apng(*image, parameters, mark)
     buffer, options = io.BytesIO(), {"pnginfo": _entries(parameters, mark)}
     if isinstance(image, Original):
         image, options["compress_level"] = image.image(), _PHOTO_LEVEL
@@ -83,14 +93,14 @@ def encode_png(image: Image.Image | Original, parameters: dict[str, str], mark: 
 
 
 def encode_apng(
-    frames: list[Image.Image], durations_ms: list[int], parameters: dict[str, str], mark: bytes = b""
+    frames: list[Image.Image], timing: Timing, parameters: dict[str, str], mark: bytes = b""
 ) -> bytes:
-    """Encode frames of one size as a PNG that shows them in turn, for ever, with text entries and a mark.
+    """Encode frames of one size as a PNG that shows them in turn, with text entries and a mark.
 
     Frames that equal the one before are not stored: that one is shown as much longer.
     """
     buffer = io.BytesIO()
-    options = {"append_images": frames[1:], "duration": durations_ms, "loop": 0}
+    options = {"append_images": frames[1:], "duration": timing.durations_ms, "loop": timing.loop}
     frames[0].save(buffer, "PNG", save_all=True, pnginfo=_entries(parameters, mark), **options)
     return buffer.getvalue()
 

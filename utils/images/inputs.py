@@ -130,30 +130,51 @@ class Inputs:
         return lines
 
     def load(self, name: str) -> list[dict[str, Tensor]]:
-        """Read an input, which is one part.
+        """Read an input, which is one part, or as many as an animation has frames.
 
         Returns:
-            'image' [C, H, W] in [-1, 1]; 'mask' (1 may change) and 'strength' [1, H, W] in [0, 1] where
-            the run has them.
+            Of each part 'image' [C, H, W] in [-1, 1]; 'mask' (1 may change) and 'strength' [1, H, W] in
+            [0, 1] where the run has them.
 
         Raises:
             ValueError: The image or one of its maps is broken, missing, of the wrong size, or a link that
                 leads out of its folder.
         """
-        return [self.load_whole(name)]
+        try:
+            return [self.load_whole(name)]
+        except codecs.AnimatedError:
+            return self._load_frames(name)
 
-    def finish(self, name: str, edited: list[Tensor]) -> Image.Image:
-        """Return the result of an input: its one part, [C, H, W] in [-1, 1]."""
-        [picture] = edited
-        return codecs.to_image(picture)
+    def finish(self, name: str, edited: list[Tensor]) -> Image.Image | codecs.Clip:
+        """Return the result of an input, of those of its parts, [C, H, W] in [-1, 1]."""
+        pictures = [codecs.to_image(part) for part in edited]
+        if len(pictures) == 1:
+            return pictures[0]
+        return codecs.Clip(pictures, codecs.read_timing(self.input_dir / name, self.input_dir))
 
     def load_whole(self, name: str) -> dict[str, Tensor]:
-        """Read an input, as `load` does."""
+        """Read an input that does not move, as `load` does."""
         tensors, shape, own_mask = self._read_pair(name) if is_pair(name) else self._read_image(name)
+        return tensors | self._load_maps(name, shape, own_mask, tensors["image"])
+
+    def _load_frames(self, name: str) -> list[dict[str, Tensor]]:
+        """Read an animation, whose frames share their maps."""
+        found = []
+        for frame in codecs.frames(self.input_dir / name, self.input_dir):
+            image, shape = self._fit(frame), frame.size
+            found.append(image)
+        shared = self._load_maps(name, shape, None, found[0])
+        return [{"image": image, **shared} for image in found]
+
+    def _load_maps(
+        self, name: str, shape: tuple[int, int], own_mask: Tensor | None, like: Tensor
+    ) -> dict[str, Tensor]:
+        """Read what belongs to a picture of a shape, which is `like` where it is a tensor."""
+        tensors = {}
         if self.masks is not None:
             if own_mask is None:
                 own_mask = self._mask(self.masks, name, shape)
-            tensors["mask"] = torch.ones_like(tensors["image"][:1]) if own_mask is None else own_mask
+            tensors["mask"] = torch.ones_like(like[:1]) if own_mask is None else own_mask
             self._say_extent(name, tensors["mask"])
         if self.strengths is not None:
             strength = self.strengths.read(name, shape, self._fit_map)

@@ -13,8 +13,10 @@ from utils import codecs, images
 from utils.images import LATENTS, SHEETS, STRIPS, TRAJECTORIES
 from utils.jobs.job import Item, ItemError
 
-Finish = Callable[[list[Tensor]], Image.Image | codecs.Original]
+Finish = Callable[[list[Tensor]], Image.Image | codecs.Original | codecs.Clip]
 """The results of the parts of an input, [C, H, W] in [-1, 1] each -> its result."""
+_MOST_ROWS = 12
+"""Of the regions or frames of an input, in what shows them below one another."""
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
 _WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
@@ -128,6 +130,8 @@ class Writer:
         for result in (result for part in parts for result in part.results):
             if problem := result.why_none():
                 raise ItemError(problem)
+        if self.latents and len(parts) > 1:
+            raise ItemError("of an animation no latents are saved; save its frames as pictures of a folder")
         files: dict[str, bytes] = {}
         by_folder = list(zip(*(part.results for part in parts), strict=True))
         for results in by_folder:
@@ -140,7 +144,7 @@ class Writer:
         if len(by_folder) > 1:
             own = [merge(results) for results in by_folder]
             text = self._text(item, notes, {key: [known[key] for known in own] for key in own[0]})
-            sheet = codecs.column([_sheet(part) for part in parts])
+            sheet = codecs.column([_sheet(parts[i]) for i in _some(len(parts))])
             files[_path(SHEETS, item.target)] = self._png(sheet, text)
         return files
 
@@ -150,12 +154,12 @@ class Writer:
         """Encode what is saved beside the results in one folder: a row, or a picture, a part."""
         files = {}
         if self.comparison:
-            rows = [_compare(part.guide, result) for part, result in zip(parts, results, strict=True)]
+            rows = [_compare(parts[i].guide, results[i]) for i in _some(len(parts))]
             files[_path(STRIPS, path)] = self._png(codecs.column(rows), text)
         if results[0].trajectory is not None:
             path = _path(TRAJECTORIES, path)
             ways = [[codecs.to_image(x) for x in result.trajectory] for result in results]
-            rows = [codecs.labelled_strip(way, results[0].frame_labels) for way in ways]
+            rows = [codecs.labelled_strip(ways[i], results[0].frame_labels) for i in _some(len(ways))]
             files[path] = self._png(codecs.column(rows), text)
             frames = [codecs.column(list(states)) for states in zip(*ways, strict=True)]
             path = path.removesuffix(".png") + _ANIMATION
@@ -164,7 +168,7 @@ class Writer:
             files.update(result.files)
         return files
 
-    def _png(self, image: Image.Image | codecs.Original, text: dict[str, str]) -> bytes:
+    def _png(self, image: Image.Image | codecs.Original | codecs.Clip, text: dict[str, str]) -> bytes:
         return codecs.encode_png(image, text, self._mark())
 
     def _text(self, item: Item, notes: dict[str, object], own: dict[str, object]) -> dict[str, str]:
@@ -190,6 +194,11 @@ def merge(results: Sequence[Result]) -> dict[str, object]:
     }
 
 
+def _some(count: int) -> list[int]:
+    """Return which of many parts get a row: all of a few, else as many, evenly spaced."""
+    return sorted({round(i * (count - 1) / (_MOST_ROWS - 1)) for i in range(_MOST_ROWS)})
+
+
 def _sheet(part: Part) -> Image.Image:
     """Show the results of a part under the names of their folders, after its input."""
     shown = {} if part.guide is None else {"input": part.guide}
@@ -207,10 +216,10 @@ def _label(shown: dict[str, Image.Image]) -> Image.Image:
     return codecs.labelled_strip(list(shown.values()), list(shown))
 
 
-def _timing(num_frames: int) -> list[int]:
-    """Return how long each frame of an animation is shown, in ms."""
+def _timing(num_frames: int) -> codecs.Timing:
+    """Return how the frames of a way follow one another."""
     num_before = num_frames - 1
-    return [*[max(_FRAME_MS, round(_WAY_MS / num_before))] * num_before, _HELD_MS]
+    return codecs.Timing([*[max(_FRAME_MS, round(_WAY_MS / num_before))] * num_before, _HELD_MS], 0)
 
 
 def _path(*parts: str) -> str:

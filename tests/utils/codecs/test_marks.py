@@ -58,7 +58,7 @@ def test_png_and_apng_hold_it_beside_the_parameters_and_as_it_is():
     text = {"parameters": "{}"}
     for write in (
         lambda mark: codecs.encode_png(frames[0], text, mark),
-        lambda mark: codecs.encode_apng(frames, [100, 100], text, mark),
+        lambda mark: codecs.encode_apng(frames, codecs.Timing([100, 100], 0), text, mark),
     ):
         data = write(MARK)
         assert data == write(MARK)
