@@ -29,6 +29,7 @@ WEIGHTS, CONFIG = "weights/fruits64.safetensors", "configs/demo/fruits64.yaml"
 
 PICTURES = (
     *("fruits/lemon/0.png", "strokes/kiwi.png", "edits/guides/bruise.png", "edits/masks/bruise.png"),
+    "clip/lemon.png",
     *("region/photos/plate.png", "region/masks/plate.png"),
     *("edits/painting/raspberry.png", "edits/strengths/raspberry.png", "large/table.png", "large/lemons.png"),
 )

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from PIL import Image, ImageChops, ImageDraw
 
@@ -289,6 +290,39 @@ def draw_region(folder: Path, words: list[str], target: Path) -> None:
         codecs.strip(row).save(target, optimize=True)
 
 
+def compose_clip(path: Path) -> list[Image.Image]:
+    """Compose a stroke painting that moves: a yellow disc that sinks, and save it as an animation."""
+    frames = [Image.new("RGB", (SIDE, SIDE), codecs.WHITE) for _ in range(12)]
+    for i, frame in enumerate(frames):
+        ImageDraw.Draw(frame).ellipse([8, 8 + 2 * i, 34, 30 + 2 * i], fill=(226, 190, 40))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, loop=0)
+    return frames
+
+
+def draw_clip(frames: list[Image.Image], words: list[str], target: Path) -> None:
+    """Draw the results of frames in a row: each with noise of its own, and all with the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows, given = [], Path(folder, "given")
+        given.mkdir()
+        for i, frame in enumerate(frames):
+            frame.save(given / f"{i:02d}.png")
+        for by in ("name", "folder"):
+            paths = ["--input_dir", str(given), "--save_dir", f"{folder}/{by}"]
+            sample_sdedit.main([*MODEL_WORDS, *paths, *words, "--noise_by", by])
+            row = [codecs.decode(path) for path in sorted(Path(folder, by).glob("*.png"))]
+            report_flicker(by, frames, row)
+            rows.append(row)
+        stack(rows, scale=1).save(target, optimize=True)
+
+
+def report_flicker(by: str, guides: list[Image.Image], results: list[Image.Image]) -> None:
+    """Print by how much neighbouring results differ where their guides do not, in grey levels."""
+    before, after = (np.stack([np.asarray(x, float) for x in row]) for row in (guides, results))
+    still = (before[1:] == before[:-1]).all(-1)
+    print(f"--noise_by {by}: flicker {np.abs(after[1:] - after[:-1])[still].mean():.2f}")
+
+
 def main() -> None:
     """Make everything."""
     make_parser(__doc__, __spec__).parse_args()
@@ -303,11 +337,14 @@ def main() -> None:
     draw_way(sample_sdedit, Path("assets/strokes/pear.png"), strokes, Path("assets/sdedit_way.png"))
     fruit = ["--class_A", "lemon", "--class_B", "lime", *SOLVER]
     draw_way(sample_ddib, Path("assets/fruits/lemon/2.png"), fruit, Path("assets/ddib_way.png"))
+    few = ["--sampler", "sde-dpm-solver++", "--respace_steps", "20"]
+    lemon = [*few, "--t0", "0.5", "--class_label", "lemon"]
+    draw_clip(compose_clip(Path("assets/clip/lemon.png")), lemon, Path("assets/clip.png"))
     compose_plate(Path("assets/region"))
-    kiwi = ["--t0", "0.7", "--sampler", "sde-dpm-solver++", "--respace_steps", "20", "--class_label", "kiwi"]
+    kiwi = [*few, "--t0", "0.7", "--class_label", "kiwi"]
     draw_region(Path("assets/region"), kiwi, Path("assets/region.png"))
     compose_large(Path("assets/large"))
-    strokes = ["--t0", "0.5", "--sampler", "sde-dpm-solver++", "--respace_steps", "20"]
+    strokes = [*few, "--t0", "0.5"]
     draw_large(sample_sdedit, Path("assets/large/table.png"), strokes, Path("assets/sdedit_tiles.png"))
     fruit = [
         "--class_A",

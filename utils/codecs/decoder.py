@@ -46,6 +46,7 @@ _HEAD = 2**16
 """Bytes of an AVIF picture in which its colours are told."""
 IN_FLIGHT = Budget(MAX_PIXELS)
 """Pixels of all threads: large pictures wait for one another."""
+_MOST_FRAMES = 1000
 _USUAL_MS = 100
 """Of a frame that does not say how long it is shown, as browsers have it."""
 Convert = Callable[[Image.Image, list[str]], Image.Image]
@@ -256,12 +257,12 @@ def read_timing(path: Path, root: Path | None = None) -> Timing:
 
 def _each(image: Image.Image) -> Iterator[Image.Image]:
     """Yield a copy of each frame of an animation."""
-    most = MAX_PIXELS // (image.width * image.height)
+    most = min(_MOST_FRAMES, MAX_PIXELS // (image.width * image.height))
     for number, frame in enumerate(ImageSequence.Iterator(image)):
         if number >= most:
             raise RefusedError(
-                f"has more than {most} frames of {image.width}x{image.height}, which together are allowed "
-                f"{MAX_PIXELS} pixels; part it"
+                f"has more than {most} frames, which is what is allowed of {image.width}x{image.height} "
+                "pixels; part it"
             )
         yield frame.copy()
 
