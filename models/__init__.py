@@ -11,6 +11,7 @@ from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
 from models.diffusers_unet import DiffusersUNet, DiffusersUNetConfig
 from models.edm2_unet import EDM2UNet, EDM2UNetConfig
+from models.glide import GLIDE, GLIDEConfig
 from models.lucidrains_unet import LucidrainsUNet, LucidrainsUNetConfig
 from models.mixer import Mixer, MixerConfig
 from models.ncsnpp import NCSNPP, NCSNPPConfig
@@ -27,6 +28,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "ddpm_unet": (DDPMUNetConfig, DDPMUNet),
     "diffusers_unet": (DiffusersUNetConfig, DiffusersUNet),
     "edm2_unet": (EDM2UNetConfig, EDM2UNet),
+    "glide": (GLIDEConfig, GLIDE),
     "lucidrains_unet": (LucidrainsUNetConfig, LucidrainsUNet),
     "mixer": (MixerConfig, Mixer),
     "ncsnpp": (NCSNPPConfig, NCSNPP),
@@ -39,9 +41,9 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
 CONFIG_CLASSES = {
     name: config_class
     for name, (config_class, _) in MODELS.items()
-    if "image_size" in config_class.__dataclass_fields__
+    if "image_size" in config_class.__dataclass_fields__ and name != "glide"
 }
-"""What utils.config needs to read a config's model section: the networks for images, not those for points."""
+"""What utils.config needs to read a config's model section: networks for images that need no text."""
 
 
 def build_model(config: Any) -> nn.Module:

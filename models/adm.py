@@ -80,11 +80,14 @@ class ADMClassifierConfig(EncoderConfig):
 
 
 class EmbedSequential(nn.Sequential):
-    """A Sequential that hands the time embedding to the residual blocks in it."""
+    """A Sequential that hands the time embedding to the residual blocks in it, and text to what attends."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, *text: Tensor) -> Tensor:
         for layer in self:
-            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+            told = (
+                (emb,) if isinstance(layer, ResBlock) else text if isinstance(layer, AttentionBlock) else ()
+            )
+            x = layer(x, *told)
         return x
 
 
@@ -189,6 +192,8 @@ class AttentionPool(nn.Module):
 class Encoder(nn.Module):
     """Time embedding, way down and middle: the part that the UNet and the classifier share."""
 
+    attention = AttentionBlock
+
     def __init__(self, config: EncoderConfig, num_classes: int | None = None):
         super().__init__()
         self.config = config
@@ -207,7 +212,7 @@ class Encoder(nn.Module):
                 layers: list[nn.Module] = [ResBlock(config, channels, int(mult * width))]
                 channels = int(mult * width)
                 if size in config.attention_resolutions:
-                    layers.append(AttentionBlock(config, channels, config.num_heads))
+                    layers.append(self.attention(config, channels, config.num_heads))
                 blocks.append(EmbedSequential(*layers))
                 self.skip_channels.append(channels)
             if level < len(config.channel_mult) - 1:
@@ -217,7 +222,7 @@ class Encoder(nn.Module):
         self.input_blocks = nn.ModuleList(blocks)
         self.middle_block = EmbedSequential(
             ResBlock(config, channels, channels),
-            AttentionBlock(config, channels, config.num_heads),
+            self.attention(config, channels, config.num_heads),
             ResBlock(config, channels, channels),
         )
         self.size, self.channels = size, channels
@@ -227,16 +232,17 @@ class Encoder(nn.Module):
         sinusoid = timestep_embedding(t, self.config.model_channels, cos_first=True, full_range=False)
         return self.time_embed(sinusoid.to(self.time_embed[0].weight.dtype))
 
-    def encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+    def encode(self, x: Tensor, emb: Tensor, *text: Tensor) -> list[Tensor]:
         """Run the way down and the middle: all skip tensors, then the middle's output."""
         check_size(x, 2 ** (len(self.config.channel_mult) - 1))
         body_dtype = self.middle_block[0].in_layers[2].weight.dtype
         h, emb = x.to(body_dtype), emb.to(body_dtype)
+        text = tuple(states.to(body_dtype) for states in text)
         outputs = []
         for block in self.input_blocks:
-            h = block(h, emb)
+            h = block(h, emb, *text)
             outputs.append(h)
-        return [*outputs, self.middle_block(h, emb)]
+        return [*outputs, self.middle_block(h, emb, *text)]
 
 
 def _resampler(config: EncoderConfig, resample: type[nn.Module], channels: int) -> nn.Module:
@@ -264,7 +270,7 @@ class ADM(Encoder):
                 layers: list[nn.Module] = [ResBlock(config, channels + skips.pop(), int(mult * width))]
                 channels = int(mult * width)
                 if size in config.attention_resolutions:
-                    layers.append(AttentionBlock(config, channels, heads))
+                    layers.append(self.attention(config, channels, heads))
                 if level and i == config.num_res_blocks:
                     layers.append(_resampler(config, Upsample, channels))
                     size *= 2
@@ -295,13 +301,19 @@ class ADM(Encoder):
         emb = self.embed(t)
         return self.predict(x, emb if y is None else emb + self.label_emb(y))
 
-    def predict(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Predict from noisy images [B, in_channels, H, W] and all that is told of them, embedded, [B, E]."""
-        skips = self.encode(x, emb)
+    def predict(self, x: Tensor, emb: Tensor, *text: Tensor) -> Tensor:
+        """Predict from noisy images [B, in_channels, H, W] and all that is told of them.
+
+        Args:
+            x: The images.
+            emb: What is embedded, [B, E].
+            text: For layers that attend to it: states [B, L, D].
+        """
+        skips = self.encode(x, emb, *text)
         h = skips.pop()
-        emb = emb.to(h.dtype)
+        emb, text = emb.to(h.dtype), tuple(states.to(h.dtype) for states in text)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, *text)
         return self.out(h.to(x.dtype))
 
 
