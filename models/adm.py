@@ -84,10 +84,10 @@ class EmbedSequential(nn.Sequential):
 
     def forward(self, x: Tensor, emb: Tensor, *text: Tensor) -> Tensor:
         for layer in self:
-            told = (
-                (emb,) if isinstance(layer, ResBlock) else text if isinstance(layer, AttentionBlock) else ()
-            )
-            x = layer(x, *told)
+            if isinstance(layer, ResBlock):
+                x = layer(x, emb)
+            else:
+                x = layer(x, *text) if isinstance(layer, AttentionBlock) else layer(x)
         return x
 
 
