@@ -30,6 +30,7 @@ class Tiles:
             overlap: Share of a tile that its neighbour covers, at least; below 1.
         """
         self.side, self.most, self._stride = side, most, max(1, int(side * (1 - overlap)))
+        self._plans: dict = {}
 
     def starts(self, length: int) -> list[int]:
         """Return where tiles begin along a side of a picture: evenly spaced, from border to border.
@@ -51,25 +52,37 @@ class Tiles:
         """Return a network for pictures of any size from a tile's on, which calls this one on their tiles."""
 
         def on_tiles(x: Tensor, *told: Tensor) -> Tensor:
-            down, across = (self._windows(length) for length in x.shape[2:])
-            places = [(row, top, left) for row in range(len(x)) for top in down for left in across]
+            places, rows, windows = self._plan(x)
             if len(places) == len(x):
                 return network(x, *told)
             out = None
             for first in range(0, len(places), self.most):
-                part = places[first : first + self.most]
-                rows = torch.tensor([row for row, _, _ in part], device=x.device)
-                cut = torch.stack([self._cut(x[row], top, left) for row, top, left in part])
+                part = slice(first, first + self.most)
+                cut = torch.stack([self._cut(x[row], top, left) for row, top, left in places[part]])
                 cut = cut.contiguous(memory_format=torch.channels_last)
-                predicted = network(cut, *(facts[rows] for facts in told))
+                predicted = network(cut, *(facts[rows[part]] for facts in told))
                 if out is None:
                     out = predicted.new_zeros(len(x), predicted.shape[1], *x.shape[2:])
-                for (row, top, left), tile in zip(part, predicted, strict=True):
-                    window = torch.outer(down[top], across[left]).to(tile)
-                    self._cut(out[row], top, left).addcmul_(tile, window)
+                for (row, top, left), tile in zip(places[part], predicted, strict=True):
+                    self._cut(out[row], top, left).addcmul_(tile, windows[top, left].to(tile.dtype))
             return out
 
         return on_tiles
+
+    def _plan(self, x: Tensor) -> tuple[list[tuple[int, int, int]], Tensor, dict[tuple[int, int], Tensor]]:
+        """Return the tiles of pictures as (picture, top, left), whose they are, and the window of each place.
+
+        Made once for pictures of a shape: a GPU is handed both at the first call alone.
+        """
+        key = x.shape[0], *x.shape[2:], x.device, x.dtype
+        if key not in self._plans:
+            down, across = (self._windows(length) for length in x.shape[2:])
+            places = [(row, top, left) for row in range(len(x)) for top in down for left in across]
+            rows = torch.tensor([row for row, _, _ in places]).to(x.device)
+            outer = torch.stack([torch.outer(a, b) for a in down.values() for b in across.values()])
+            named = [(top, left) for top in down for left in across]
+            self._plans = {key: (places, rows, dict(zip(named, outer.to(x), strict=True)))}
+        return self._plans[key]
 
     def _cut(self, picture: Tensor, top: int, left: int) -> Tensor:
         return picture[:, top : top + self.side, left : left + self.side]

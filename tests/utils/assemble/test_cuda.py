@@ -228,6 +228,17 @@ def test_levels_and_repeats_wait_for_nothing(trial):
     assert trial.log.step == 8
 
 
+@in_each_precision
+def test_tiles_wait_at_the_first_step_alone(trial, monkeypatch):
+    """For the labels, which tile is whose, and the windows."""
+    shape = (3, 16, 12)
+    monkeypatch.setattr(f"{__name__}.SHAPE", shape)
+    rows = trial.edit(CATS_AND_DOGS, respace_steps=3, edit_steps=(3,), tiles=True, guidance_scale=2.0)
+    check(trial, rows)
+    assert trial.log.events == {(0, UPLOAD): 1, (1, UPLOAD): 2}
+    assert trial.num_calls == 3 * 2 * -(-2 * 3 * 2 // trial.launch.micro_batch)
+
+
 GUIDES = {
     "null class": ({"guidance_scale": 2.0}, 2),
     "network": ({"guidance_scale": 2.0, "unconditional": ("away",)}, 2),
