@@ -60,7 +60,9 @@ def held_out(sources: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def augment(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor, size: int, generator: torch.Generator, change: bool = True
+) -> tuple[Tensor, Tensor]:
     """Shrink pictures to 0.5 to 1 of the canvas, put them anywhere on it, flip, turn and light them.
 
     Place, scale and side are what the network shall learn to make. Half of the pictures are turned and half
@@ -71,15 +73,16 @@ def augment(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tens
         images: In [-1, 1], shape [B, 3, H, H].
         size: Side of the canvas in pixels, at most H.
         generator: Source of all choices.
+        change: Whether half are turned and lit.
 
     Returns:
         Pictures in [-1, 1], shape [B, 3, size, size], and what is told of them, shape [B, NUM_TOLD].
     """
     n = len(images)
     scale, flip, x, y, turn, turned, light, lit = torch.rand((8, n), generator=generator)
-    scale = 0.5 + 0.5 * scale
-    angle = torch.where(turned < _SHARE_CHANGED, (2 * turn - 1) * _MAX_ANGLE, 0)
-    light = torch.where(lit < _SHARE_CHANGED, (2 * light - 1) * _MAX_LIGHT, 0)
+    scale, share = 0.5 + 0.5 * scale, _SHARE_CHANGED if change else 0
+    angle = torch.where(turned < share, (2 * turn - 1) * _MAX_ANGLE, 0)
+    light = torch.where(lit < share, (2 * light - 1) * _MAX_LIGHT, 0)
     side = torch.where(flip < 0.5, -1.0, 1.0)
     affine = torch.zeros(n, 2, 3)
     affine[:, 0, 0] = side * angle.cos() / scale

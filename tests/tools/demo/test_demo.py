@@ -7,10 +7,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from diffusions.schedule import make_schedule
+from models import CONFIG_CLASSES, build_model
 from tests.commands.command_case import ROOT
-from tools.demo import draw_strokes, evaluate, judge, train_shipped
+from tools.demo import distill, draw_strokes, evaluate, judge, train_shipped
+from utils.config import load_config
 
 
 def generator():
@@ -51,28 +54,70 @@ CONFIG = {
 }
 
 
-def test_an_interrupted_training_goes_on_as_if_undisturbed(tmp_path, monkeypatch):
+@pytest.fixture
+def data(tmp_path):
+    """Write a config, and twelve pictures of two classes."""
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG))
     pictures = np.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), dtype=np.uint8)
     names = {"class_names": np.array(["apple", "pear"]), "sources": np.array(["x/1_100.jpg"] * 12)}
     np.savez(tmp_path / "d.npz", images=pictures, labels=np.arange(12) % 2, **names)
+    return ["--data", f"{tmp_path}/d.npz", "--config", f"{tmp_path}/c.yaml", "--batch", "2", "--steps", "6"]
+
+
+TRAININGS = {
+    train_shipped: ["--eager", "--small_steps", "3"],
+    distill: ["--weights", "weights.safetensors", "--halved_every", "2"],
+}
+
+
+@pytest.mark.parametrize("program", TRAININGS)
+def test_an_interrupted_training_goes_on_as_if_undisturbed(tmp_path, monkeypatch, data, program):
+    torch.manual_seed(0)
+    state = build_model(load_config(tmp_path / "c.yaml", CONFIG_CLASSES).model).state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
 
     def train(name, *words):
-        start = ["train_shipped", "--data", f"{tmp_path}/d.npz", "--config", f"{tmp_path}/c.yaml", "--eager"]
-        fixed = ["--batch", "2", "--steps", "6", "--small_steps", "3", "--save_dir", f"{tmp_path}/{name}"]
-        monkeypatch.setattr(sys, "argv", [*start, *fixed, *words])
-        train_shipped.main()
+        given = [*data, "--save_dir", f"{tmp_path}/{name}", *TRAININGS[program], *words]
+        monkeypatch.setattr(sys, "argv", ["train", *given])
+        monkeypatch.chdir(tmp_path)
+        program.main()
 
-    monkeypatch.setattr(train_shipped.Run, "save", interrupt_after(train_shipped.Run.save, step=4))
+    monkeypatch.setattr(program.Run, "save", interrupt_after(program.Run.save, step=4))
     with pytest.raises(KeyboardInterrupt):
         train("broken", "--save_every", "2")
     monkeypatch.undo()
     train("broken")
     train("whole")
-    broken, whole = (load_file(tmp_path / name / "fruits64.safetensors") for name in ("broken", "whole"))
-    assert broken.keys() == whole.keys()
+    broken, whole = (load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("broken", "whole"))
+    assert broken.keys() == whole.keys() == state.keys()
     assert all(torch.equal(broken[key], whole[key]) for key in whole)
+    assert not torch.equal(whole["out.2.weight"].float(), state["out.2.weight"])
     assert (tmp_path / "whole" / "samples_000006.png").exists()
+
+
+def test_a_network_that_makes_the_same_of_all_levels_has_nothing_to_learn():
+    """Of pictures that are all alike it is known; and the lower level of a pair is as far as is asked."""
+    schedule = make_schedule("cosine", 1000)
+    alphas, sigmas = schedule.alphas_cumprod, (1 / schedule.alphas_cumprod - 1).sqrt()
+    picture = torch.full((1, 3, 4, 4), 0.5)
+
+    def exact(x_t, t, y):
+        signal, noise = (x[t].sqrt().float()[:, None, None, None] for x in (alphas, 1 - alphas))
+        return (signal * x_t - picture) / noise
+
+    t, y = torch.tensor([0, 3, 200, 700, 990]), torch.zeros(5, dtype=torch.long)
+    batch = picture.expand(5, -1, -1, -1), torch.randn(5, 3, 4, 4, generator=generator()), t, y
+    run = distill.Run(exact, exact, None)
+    assert distill.loss_of(run, schedule, batch, 0.5) < 1e-3
+    run.network = lambda x_t, t, y: 0 * x_t
+    assert distill.loss_of(run, schedule, batch, 0.5) > 0.1
+    for share in (0.5, 1 / 64):
+        below = distill.lower(schedule, t, share)
+        assert (below < t).all()
+        inner = below[2:]
+        assert (sigmas[inner] <= sigmas[t[2:]] * (1 - share) + 1e-9).all() or (inner == t[2:] - 1).all()
+    assert distill.lower(schedule, t[:1], 0.5).item() == -1
+    assert [distill.gap(step, 100) for step in (0, 99, 100, 250)] == [0.5, 0.5, 0.25, 0.125]
 
 
 def interrupt_after(save, step):
