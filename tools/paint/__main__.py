@@ -21,7 +21,7 @@ def build_parser() -> command.StrictParser:
     add = parser.add_argument_group("page").add_argument
     add("--port", type=port, default=0, metavar="N", help="of this machine alone; 0 for any that is free")
     add("--open", action="store_true", help="open the page in the browser of this machine")
-    add("--sampler", choices=settings.SAMPLERS, default="ddpm", help="how to step down")
+    add("--sampler", choices=settings.SAMPLERS, help="what the page begins with")
     add("--precision", choices=settings.PRECISIONS, default="auto", help="of the network; auto is fp32")
     add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
     return parser
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                 from tools.paint.server import make_app
             except ImportError as error:
                 raise ValueError(f"{error}; pip install -r requirements-paint.txt") from None
-            painter = Painter(load_editor(network, args))
+            painter = Painter(load_editor(network, args), args.sampler)
             queue, token = Queue(), secrets.token_urlsafe(24)
             server = make_server(make_app(painter, queue, token), token)
             address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/"
@@ -70,7 +70,7 @@ def load_editor(network: settings.Network, args: argparse.Namespace):
     from utils.assemble import Editor
 
     named = {one: getattr(network, one) for one in option.names_of(settings.Network) if one != "weights"}
-    how = {"sampler": args.sampler, "precision": args.precision, "cpu": args.cpu}
+    how = {"precision": args.precision, "cpu": args.cpu}
     return Editor.load(network.weights, **named, **how)
 
 

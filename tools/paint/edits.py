@@ -4,19 +4,26 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from tools.paint.queue import Step
 from utils import codecs, images
 from utils.assemble import Editor
 from utils.config import class_name
 from utils.quote import quote
+from utils.settings import SAMPLERS
 
-MAX_SIDE = 2048
-"""Of a picture that is sent, in pixels; the page paints on 1024 at most."""
+MAX_PIXELS = 48 * 2**20
+"""Of a picture that is sent: the 8160x6120 of a large phone camera."""
+FAST = "sde-dpm-solver++"
+"""The sampler that the page begins with, for networks of a table of betas: see docs/SDEdit.md, Which sampler."""
+_FAST_STEPS, _STEPS = 20, 100
+"""Of the whole process, with it and with the others where the network does not say."""
+_TILE = 1024
+"""Side of what is put into a photo at once: copies of a whole photo may not fit into memory."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,59}")
 
 
@@ -27,14 +34,25 @@ class Wanted:
     name: str
     """Of the picture, without suffix; the noise depends on it."""
     guide: Image.Image
+    """RGB, or with `region` a photo as it is stored, with its strokes."""
     mask: Image.Image | None
     """White may change; None for everywhere."""
+    region: bool
+    """Only the part of the guide around the mask is edited, and put back into it."""
+    sampler: str | None
+    """None for that of the program's start."""
     t0: float
     steps: int
     seed: int
     class_label: str | None
     guidance_scale: float
     mask_feather: float
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its pictures take."""
+        pictures = [self.guide, *([] if self.mask is None else [self.mask])]
+        return sum(one.width * one.height * len(one.getbands()) for one in pictures)
 
 
 def read_wanted(content: bytes) -> Wanted:
@@ -49,21 +67,29 @@ def read_wanted(content: bytes) -> Wanted:
         raise ValueError("not JSON") from None
     if not isinstance(given, dict):
         raise ValueError("expected a JSON object")
-    unknown = sorted(set(given) - {*Wanted.__dataclass_fields__})
+    unknown = sorted(set(given) - {*Wanted.__dataclass_fields__, "strokes"})
     if unknown:
         raise ValueError(f"unknown {quote(unknown[0])}")
     name = _take(given, "name", str)
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {quote(name)}: letters, digits, _ - . and spaces, at most 60")
-    guide = _picture(given, "guide")
-    mask = _picture(given, "mask", images.read_mask) if given.get("mask") is not None else None
-    if mask is not None and mask.size != guide.size:
-        raise ValueError(f"the mask is {_size(mask)} and the guide {_size(guide)}; make them equal")
+    region = _take(given, "region", bool, False)
+    guide = _picture(given, "guide", codecs.as_stored if region else codecs.to_rgb)
+    mask = _of_guide(given, "mask", images.read_mask, guide)
+    if region and mask is None:
+        raise ValueError("region: what may change is not said; give a mask")
+    if region and (strokes := _of_guide(given, "strokes", _as_strokes, guide)) is not None:
+        guide = _put_strokes(guide, strokes)
     label = _take(given, "class_label", str | None, None)
+    sampler = _take(given, "sampler", str | None, None)
+    if sampler not in (None, *SAMPLERS):
+        raise ValueError(f"sampler {quote(sampler)}: allowed are {', '.join(SAMPLERS)}")
     return Wanted(
         name=name,
         guide=guide,
         mask=mask,
+        region=region,
+        sampler=sampler,
         t0=_number(given, "t0", 0, 1, above=True),
         steps=_whole(given, "steps", 1, 100_000),
         seed=_whole(given, "seed", 0, 2**53 - 1),
@@ -77,7 +103,7 @@ def _take(given: dict[str, Any], key: str, kind: Any, *default: Any) -> Any:
     if key not in given and not default:
         raise ValueError(f"{key} is missing")
     value = given.get(key, *default)
-    if isinstance(value, bool) or not isinstance(value, kind):
+    if (isinstance(value, bool) and kind is not bool) or not isinstance(value, kind):
         raise ValueError(f"{key} {quote(value)}: of the wrong kind")
     return value
 
@@ -103,9 +129,40 @@ def _picture(given: dict[str, Any], key: str, convert: codecs.Convert = codecs.t
     except (binascii.Error, ValueError):
         raise ValueError(f"{key}: not an image in base64") from None
     try:
-        return codecs.decode_bytes(content, MAX_SIDE * MAX_SIDE, convert)
+        return codecs.decode_bytes(content, MAX_PIXELS, convert)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
+
+
+def _of_guide(
+    given: dict[str, Any], key: str, convert: codecs.Convert, guide: Image.Image
+) -> Image.Image | None:
+    """Read a picture of the guide's size, None where it is not given."""
+    if given.get(key) is None:
+        return None
+    found = _picture(given, key, convert)
+    if found.size != guide.size:
+        what = f"the {key} {'are' if key == 'strokes' else 'is'}"
+        raise ValueError(f"{what} {_size(found)} and the guide {_size(guide)}; make them equal")
+    return found
+
+
+def _as_strokes(image: Image.Image, notes: list[str]) -> Image.Image:
+    if image.mode != "RGBA":
+        raise codecs.RefusedError(f"of mode {image.mode}; strokes are RGBA, transparent where none are")
+    return image
+
+
+def _put_strokes(photo: Image.Image, strokes: Image.Image) -> Image.Image:
+    """Paint strokes, RGBA in sRGB, on a photo as it is stored; where there are none no byte changes."""
+    original, opacity = codecs.Original.of(photo), strokes.getchannel("A")
+    left, top, right, bottom = opacity.getbbox() or (0, 0, 0, 0)
+    for y in range(top, bottom, _TILE):
+        for x in range(left, right, _TILE):
+            place = (x, y, x + _TILE, y + _TILE)
+            colours = codecs.to_tensor(strokes.crop(place).convert("RGB"), 3)
+            original.put(codecs.Box(x, y, _TILE), colours, opacity.crop(place))
+    return original.image()
 
 
 def _size(image: Image.Image) -> str:
@@ -120,32 +177,51 @@ class Plan:
     options: dict[str, Any]
     """Those of sample_sdedit.py."""
     num_steps: int
-    """Steps that it takes."""
+    """Steps that it takes, of each lot of parts that are edited together."""
 
 
 class Painter:
     """Does what the page asks for, with an editor."""
 
-    def __init__(self, editor: Editor):
-        self._editor = editor
+    def __init__(self, editor: Editor, sampler: str | None = None):
+        """
+        Args:
+            editor: That does it.
+            sampler: That the page begins with; None for the fast one where the network has it.
+        """
+        self._editor, self._sampler = editor, sampler
 
     def describe(self) -> dict[str, object]:
         """Tell the page what it lets people choose."""
         config = self._editor.config
         num_classes = getattr(config.model, "num_classes", None) or 0
         names = [class_name(config, i) for i in range(num_classes) if i != config.null_class]
-        try:
-            self._editor.means()
-            without = True
-        except ValueError:
-            without = False
+        without = self._can()
+        some = {} if without or not names else {"class_label": names[0]}
+        sampler, steps = self._default_sampler(some)
         return {
             "image_size": config.model.image_size,
             "num_timesteps": config.diffusion.num_timesteps,
             "classes": names,
             "without_class": without,
+            "samplers": [name for name in SAMPLERS if self._can(sampler=name, **some)],
+            "sampler": sampler,
+            "steps": min(steps, config.diffusion.num_timesteps),
             **self._editor.named,
         }
+
+    def _can(self, **options: Any) -> bool:
+        try:
+            self._editor.means(**options)
+        except ValueError:
+            return False
+        return True
+
+    def _default_sampler(self, options: dict[str, Any]) -> tuple[str, int]:
+        """Return the sampler that the page begins with, and the steps of the whole process."""
+        has_table = self._editor.config.diffusion.process == "vp"
+        edit = self._editor.means(sampler=self._sampler or (FAST if has_table else None), **options).edit
+        return edit.sampler, edit.respace_steps or (_FAST_STEPS if edit.sampler == FAST else _STEPS)
 
     def plan(self, wanted: Wanted) -> Plan:
         """Check what is asked for.
@@ -157,18 +233,21 @@ class Painter:
             "t0": wanted.t0,
             "respace_steps": wanted.steps,
             "seed": wanted.seed,
+            "sampler": wanted.sampler or self._sampler,
+            "region": "mask" if wanted.region else None,
             "class_label": wanted.class_label,
             "guidance_scale": wanted.guidance_scale,
             "mask_feather": wanted.mask_feather if wanted.mask is not None else 0.0,
         }
         return Plan(wanted, options, max(self._editor.means(**options).levels))
 
-    def edit(self, plan: Plan, step: Callable[[int], None]) -> bytes:
+    def edit(self, plan: Plan, step: Step) -> bytes:
         """Do an edit.
 
         Args:
             plan: What to do.
-            step: Called before each step with the number of those made; ends the edit by raising.
+            step: Called before each step with the number of those made, and of all; ends the edit by
+                raising.
 
         Returns:
             The PNG file that sample_sdedit.py would write.
@@ -181,6 +260,6 @@ class Painter:
             wanted.guide,
             f"{wanted.name}.png",
             mask=wanted.mask,
-            callback=lambda done, _: step(done),
+            callback=step,
             **plan.options,
         )

@@ -11,9 +11,15 @@ from utils.quote import plain
 MAX_WAITING = 16
 MAX_KEPT = 32
 """Results in memory; the page takes its own at once, so only one that nobody fetched is ever dropped."""
+MAX_KEPT_BYTES = 256 * 2**20
+"""Of these results together; the newest is kept however large it is."""
+MAX_HELD_BYTES = 768 * 2**20
+"""Of the pictures of all edits that wait or run, together; a single one may have more."""
 
-Work = Callable[[Callable[[int], None]], bytes]
-"""(called before each step with the number made; raises where the edit is to end) -> the PNG file."""
+Step = Callable[[int, int | None], None]
+"""(steps made, of how many: None for as many as were said); raises where the edit is to end."""
+Work = Callable[[Step], bytes]
+"""(called before each step) -> the PNG file."""
 
 
 class BusyError(RuntimeError):
@@ -31,6 +37,8 @@ class Edit:
     num_steps: int
     work: Work | None
     """None once it has ended, so that its pictures are set free."""
+    num_bytes: int = 0
+    """Of these pictures."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     state: str = "waiting"
     """'waiting', 'running', 'done', 'failed' or 'cancelled'."""
@@ -51,25 +59,40 @@ class Queue:
         self._worker = threading.Thread(target=self._work, name="edits", daemon=True)
         self._worker.start()
 
-    def submit(self, work: Work, num_steps: int) -> Edit:
+    def submit(self, work: Work, num_steps: int, num_bytes: int = 0) -> Edit:
         """Put an edit at the end of the queue.
 
+        Args:
+            work: What to do.
+            num_steps: That it takes.
+            num_bytes: Of the pictures that it holds until it is done.
+
         Raises:
-            BusyError: MAX_WAITING edits wait.
+            BusyError: MAX_WAITING edits wait, or those that are not done hold MAX_HELD_BYTES.
         """
         with self._changed:
             if sum(edit.state == "waiting" for edit in self._edits.values()) >= MAX_WAITING:
                 raise BusyError(f"{MAX_WAITING} edits wait already; try again when some of them are done")
-            edit = Edit(num_steps, work)
+            held = sum(edit.num_bytes for edit in self._edits.values() if edit.work is not None)
+            if held and held + num_bytes > MAX_HELD_BYTES:
+                raise BusyError(
+                    f"the pictures of the edits that wait have {held} bytes, and with these more than "
+                    f"{MAX_HELD_BYTES}; try again when some of them are done"
+                )
+            edit = Edit(num_steps, work, num_bytes)
             self._edits[edit.id] = edit
             self._forget()
             self._changed.notify_all()
         return edit
 
     def _forget(self) -> None:
-        ended = [edit.id for edit in self._edits.values() if edit.work is None]
-        for key in ended[:-MAX_KEPT]:
-            del self._edits[key]
+        """Drop the oldest results, of too many or too large ones."""
+        ended = [edit for edit in self._edits.values() if edit.work is None]
+        num_bytes = sum(len(edit.result) for edit in ended)
+        while len(ended) > MAX_KEPT or (len(ended) > 1 and num_bytes > MAX_KEPT_BYTES):
+            oldest = ended.pop(0)
+            num_bytes -= len(oldest.result)
+            del self._edits[oldest.id]
 
     def find(self, key: str) -> Edit | None:
         """Return an edit by its id, None where there is none, or it was dropped."""
@@ -126,14 +149,15 @@ class Queue:
                 if edit.state != "cancelled":
                     edit.state, edit.message, edit.result = state, message, result
                 edit.work = None
+                self._forget()
 
     def _do(self, edit: Edit) -> tuple[str, str, bytes]:
         """Return how an edit ends: its state, why it failed, its result."""
 
-        def step(num_done: int) -> None:
+        def step(num_done: int, num_steps: int | None = None) -> None:
             if edit.state == "cancelled":
                 raise _CancelledError
-            edit.num_done = num_done
+            edit.num_done, edit.num_steps = num_done, num_steps or edit.num_steps
 
         try:
             result = edit.work(step)

@@ -20,13 +20,15 @@ from tools.paint.edits import Painter, read_wanted
 from tools.paint.queue import BusyError, Edit, Queue
 
 PAGE = Path(__file__).with_name("page.html")
-MAX_BYTES = 16 * 1024 * 1024
-"""Of a request: guide and mask of 1024x1024 as base64, even of noise."""
-MAX_SECONDS = 60
+MAX_BYTES = 64 * 1024 * 1024
+"""Of a request: a photo of 45 MB and what is painted on it, as base64."""
+MAX_SECONDS = 180
 """In which a request has to arrive."""
+MAX_READ = 2
+"""Requests with pictures that are read and decoded at once; others wait."""
 _HOST = re.compile(rb"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
 """What the Host header may be: of any port, as a tunnel may end at another one."""
-_SWALLOWED = 8
+_SWALLOWED = 2
 """Times MAX_BYTES that are read and dropped: a client that is still sending would not see the answer."""
 
 
@@ -73,6 +75,7 @@ class Guard:
 def make_app(painter: Painter, queue: Queue, token: str) -> ASGIApp:
     """Join the page, the painter and the queue."""
     page = PAGE.read_text(encoding="utf-8")
+    reading = asyncio.Semaphore(MAX_READ)
 
     async def show(request: Request) -> Response:
         return Response(page, media_type="text/html")
@@ -81,11 +84,11 @@ def make_app(painter: Painter, queue: Queue, token: str) -> ASGIApp:
         return JSONResponse(painter.describe())
 
     async def submit(request: Request) -> Response:
-        content = await _body(request)
         try:
-            wanted = await run_in_threadpool(read_wanted, content)
+            async with reading:
+                wanted = await run_in_threadpool(read_wanted, await _body(request))
             plan = await run_in_threadpool(painter.plan, wanted)
-            edit = queue.submit(partial(painter.edit, plan), plan.num_steps)
+            edit = queue.submit(partial(painter.edit, plan), plan.num_steps, wanted.num_bytes)
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
         except BusyError as error:

@@ -20,9 +20,9 @@ from utils.assemble import Editor
 TOKEN = "a-token"
 
 
-def png(image: Image.Image) -> bytes:
+def png(image: Image.Image, **how) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", **how)
     return buffer.getvalue()
 
 
@@ -100,10 +100,10 @@ class GatedPainter(Painter):
         self.steps = threading.Semaphore(0)
 
     def edit(self, plan, step):
-        def gated(num_done):
+        def gated(num_done, num_steps):
             while not self.steps.acquire(timeout=0.02):
-                step(num_done)
-            step(num_done)
+                step(num_done, num_steps)
+            step(num_done, num_steps)
 
         return super().edit(plan, gated)
 

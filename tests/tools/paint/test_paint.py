@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import http.client
+import io
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 import sample_sdedit
 from tests.commands.command_case import ROOT
@@ -35,10 +38,17 @@ from tests.tools.paint.paint_case import (
 )
 from tools.paint import __main__ as paint
 from tools.paint import connections
+from tools.paint import queue as queue_module
+from tools.paint.edits import read_wanted
 from tools.paint.queue import MAX_KEPT, MAX_WAITING, Queue
 from tools.paint.server import MAX_BYTES, PAGE
 
-MASK = base64.b64encode(png(left_half())).decode()
+
+def sent(image: Image.Image, **how) -> str:
+    return base64.b64encode(png(image, **how)).decode()
+
+
+MASK = sent(left_half())
 
 
 @pytest.fixture
@@ -63,21 +73,70 @@ def client(painter):
             {"class_label": "hen", "guidance_scale": 4},
             ["--class_label", "hen", "--guidance_scale", "4"],
         ),
+        ({"sampler": "sde-dpm-solver++", "steps": 20}, ["--sampler", "sde-dpm-solver++"]),
+        ({"mask": MASK, "region": True}, ["--region", "mask"]),
     ],
-    ids=["plain", "numbers", "mask", "feather", "class"],
+    ids=["plain", "numbers", "mask", "feather", "class", "sampler", "region"],
 )
 def test_result_is_the_file_of_the_command(case, client, tmp_path, changes, words):
     found = client.result(**changes)
-    sent = body(**changes)
-    words += ["--t0", str(sent["t0"]), "--respace_steps", str(sent["steps"])]
+    asked = body(**changes)
+    words += ["--t0", str(asked["t0"]), "--respace_steps", str(asked["steps"])]
     for key, folder in (("guide", "guides"), ("mask", "masks")):
-        if key in sent:
+        if key in asked:
             (tmp_path / folder).mkdir()
-            (tmp_path / folder / f"{sent['name']}.png").write_bytes(base64.b64decode(sent[key]))
+            (tmp_path / folder / f"{asked['name']}.png").write_bytes(base64.b64decode(asked[key]))
             words += [{"guide": "--input_dir", "mask": "--mask_dir"}[key], str(tmp_path / folder)]
     words += ["-c", str(case.config), "--weights", str(case.weights), "--save_dir", str(tmp_path / "o")]
     assert sample_sdedit.main([*words, "--cpu"]) == 0
-    assert found == (tmp_path / "o" / f"{sent['name']}.png").read_bytes()
+    assert found == (tmp_path / "o" / f"{asked['name']}.png").read_bytes()
+
+
+def strokes_on(size: tuple[int, int], opacity: int = 255) -> Image.Image:
+    strokes = Image.new("RGBA", size)
+    strokes.paste((250, 20, 20, opacity), (30, 12, 38, 20))
+    return strokes
+
+
+def around_strokes(size: tuple[int, int]) -> Image.Image:
+    mask = Image.new("L", size, 0)
+    mask.paste(255, (26, 10, 44, 24))
+    return mask
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_photo_keeps_what_lies_outside_the_mask(case, client, mode):
+    noise = np.random.default_rng(1).integers(0, 256, (48, 70, len(mode)), dtype=np.uint8)
+    photo, profile = Image.fromarray(noise.squeeze()), ImageCms.createProfile("sRGB")
+    mask = around_strokes(photo.size)
+    how = {} if mode == "L" else {"icc_profile": ImageCms.ImageCmsProfile(profile).tobytes()}
+    given = {"guide": sent(photo, **how), "strokes": sent(strokes_on(photo.size)), "mask": sent(mask)}
+    found = Image.open(io.BytesIO(client.result(**given, region=True, sampler="sde-dpm-solver++")))
+    assert (found.size, found.mode) == (photo.size, mode)
+    changed = (np.asarray(found).reshape(noise.shape) != noise).any(axis=2)
+    assert not changed[np.asarray(mask) == 0].any()
+    assert changed[np.asarray(mask) > 0].mean() > 0.5
+    assert found.info.get("icc_profile") == how.get("icc_profile")
+    assert json.loads(found.text["parameters"])["region"] == "mask"
+
+
+@pytest.mark.parametrize("opacity", [255, 77])
+def test_strokes_are_put_on_a_photo_as_a_browser_does(opacity):
+    photo, strokes = painting(70), strokes_on((70, 70), opacity)
+    given = {"guide": sent(photo), "strokes": sent(strokes), "mask": sent(around_strokes(photo.size))}
+    wanted = read_wanted(json.dumps(body(**given, region=True)).encode())
+    photo.paste(strokes, (0, 0), strokes)
+    assert np.array_equal(np.asarray(wanted.guide), np.asarray(photo))
+    assert wanted.num_bytes == 70 * 70 * 4
+
+
+def test_a_photo_of_12_megapixels_fits_into_a_request(client):
+    photo = Image.new("RGB", (4000, 3000), (90, 120, 60))
+    given = {"guide": sent(photo, compress_level=0), "strokes": sent(strokes_on(photo.size))}
+    given |= {"mask": sent(around_strokes(photo.size)), "region": True}
+    assert len(given["guide"]) > 48_000_000
+    result = Image.open(io.BytesIO(client.result(**given)))
+    assert result.size == photo.size
 
 
 def test_edits_do_not_depend_on_those_before(client):
@@ -94,6 +153,8 @@ def test_the_page_and_the_model(client):
     assert described["classes"] == ["cat", "dog", "hen"]
     assert described["image_size"] == 16
     assert described["without_class"] is True
+    assert (described["sampler"], described["steps"]) == ("sde-dpm-solver++", 20)
+    assert described["samplers"] == ["ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++"]
     status, headers, _ = client.ask("GET", "", prefix=client.prefix.rstrip("/"))
     assert (status, headers["location"]) == (307, client.prefix)
 
@@ -154,6 +215,15 @@ NONSENSE = {
         {"mask": base64.b64encode(png(left_half(8))).decode()},
         "the mask is 8x8 and the guide 40x40; make them equal",
     ),
+    "size of strokes": (
+        {"mask": MASK, "region": True, "strokes": sent(strokes_on((41, 40)))},
+        "the strokes are 41x40 and the guide 40x40; make them equal",
+    ),
+    "kind of strokes": ({"mask": MASK, "region": True, "strokes": MASK}, "strokes: of mode L; strokes are"),
+    "no mask": ({"region": True}, "region: what may change is not said; give a mask"),
+    "kind of region": ({"region": 1}, "region 1: of the wrong kind"),
+    "sampler": ({"sampler": "euler"}, "sampler 'euler': allowed are ddpm, ddim,"),
+    "sampler of others": ({"sampler": "consistency"}, "no consistency model"),
     "t0": ({"t0": 0}, "t0 0: allowed is above 0 to 1"),
     "NaN": ({"t0": float("nan")}, "t0 nan: allowed"),
     "truth": ({"t0": True}, "t0 True: of the wrong kind"),
@@ -177,10 +247,10 @@ def test_nonsense_is_refused_with_its_reason(client, given, reason):
 
 def test_too_much_is_refused(client):
     status, reason = client.error("POST", "edits", b" " * (MAX_BYTES + 1))
-    assert (status, reason) == (413, "more than 16777216 bytes; send smaller pictures")
-    huge = base64.b64encode(png(Image.new("RGB", (2049, 2048)))).decode()
+    assert (status, reason) == (413, "more than 67108864 bytes; send smaller pictures")
+    huge = base64.b64encode(png(Image.new("1", (8193, 6144)))).decode()
     status, reason = client.error("POST", "edits", body(guide=huge))
-    assert (status, reason) == (400, "guide: 2049x2048 pixels, allowed are 4194304")
+    assert (status, reason) == (400, "guide: 8193x6144 pixels, allowed are 50331648")
 
 
 def test_what_is_not_there(client):
@@ -285,6 +355,26 @@ def test_old_results_are_dropped():
         while edit.work is not None:
             time.sleep(0.001)
     assert len(queue._edits) <= MAX_KEPT + 1
+    assert queue.close(5)
+
+
+def test_large_results_are_dropped_sooner(monkeypatch):
+    monkeypatch.setattr(queue_module, "MAX_KEPT_BYTES", 25)
+    queue = Queue()
+    edits = [queue.submit(lambda step: bytes(10), 1) for _ in range(4)]
+    while edits[-1].work is not None:
+        time.sleep(0.001)
+    assert [queue.find(edit.id) is not None for edit in edits] == [False, False, True, True]
+    assert queue.close(5)
+
+
+def test_pictures_that_wait_have_a_limit_together(monkeypatch):
+    monkeypatch.setattr(queue_module, "MAX_HELD_BYTES", 100)
+    queue, gate = Queue(), threading.Event()
+    queue.submit(lambda step: gate.wait(10) and b"png", 1, 300)
+    with pytest.raises(queue_module.BusyError, match="have 300 bytes, and with these more than 100; try"):
+        queue.submit(lambda step: b"png", 1, 1)
+    gate.set()
     assert queue.close(5)
 
 
