@@ -1,6 +1,8 @@
 """The paint page in a real browser: strokes, mask, edit, files, keyboard, a phone, two users."""
 
+import base64
 import io
+import json
 import re
 import shlex
 import zipfile
@@ -65,9 +67,9 @@ def colour(page, x, y):
 
 def masked_share(page):
     return page.evaluate(
-        "() => { const {pixels} = maskPixels(); let n = 0;"
-        "for (let i = 0; i < pixels.data.length; i += 4) n += pixels.data[i] > 127;"
-        "return 4 * n / pixels.data.length }"
+        "() => { const {width, height} = doc; let n = 0;"
+        "const {data} = pen('mask').getImageData(0, 0, width, height);"
+        "for (let i = 3; i < data.length; i += 4) n += data[i] > 127; return 4 * n / data.length }"
     )
 
 
@@ -117,6 +119,162 @@ def test_paint_mask_and_edit(new_page, address, tmp_path):
         words[words.index(folder)] = str(tmp_path / folder)
     assert sample_sdedit.main([*words[2:], "--cpu"]) == 0
     assert (tmp_path / "edited/my fruit.png").read_bytes() == result
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Make a photo whose file is soon written."""
+    noise = np.random.default_rng(3).integers(60, 190, (50, 40, 3), dtype=np.uint8)
+    return Image.fromarray(np.tile(noise, (height // 50 + 1, width // 40 + 1, 1))[:height, :width].copy())
+
+
+def give(page, event: str, name: str, content: bytes, kind: str = "image/png"):
+    """Drop a file on the page, or paste it."""
+    page.evaluate(
+        "([event, name, text, type]) => { const files = new DataTransfer();"
+        "files.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name, {type}));"
+        "document.dispatchEvent(event === 'drop' ? new DragEvent(event, {dataTransfer: files})"
+        ": new ClipboardEvent(event, {clipboardData: files})) }",
+        [event, name, base64.b64encode(content).decode(), kind],
+    )
+
+
+def test_a_photo_of_12_megapixels(new_page, address, tmp_path):
+    opened = photo(4000, 3000)
+    opened.save(tmp_path / "hill.png", compress_level=1)
+    page = load(new_page(), address)
+    page.set_input_files("#file", tmp_path / "hill.png")
+    page.wait_for_selector("text=4000 \u00d7 3000")
+    page.click("#edit")
+    assert page.inner_text("#error") == (
+        "Paint on the photo what may change, or choose \u201cPicture of 64 \u00d7 64\u201d as result."
+    )
+    page.locator("#stage").hover(position={"x": 100, "y": 150})
+    for _ in range(5):
+        page.mouse.wheel(0, -200)
+    page.wait_for_timeout(50)
+    assert page.evaluate("view.zoom") == pytest.approx(np.exp(1.5), rel=0.01)
+    assert page.evaluate("onSheet(100 / stage.clientWidth, 0)[0] * stage.clientWidth / 100") == pytest.approx(
+        4000, abs=20
+    )  # what is below the pointer stays there
+    zoom = page.evaluate("view.zoom")
+    page.keyboard.press("+")
+    assert page.evaluate("view.zoom") == pytest.approx(1.5 * zoom)
+    page.keyboard.press("h")
+    before = page.evaluate("onSheet(0, 0)")
+    drag(page, (0.2, 0.2), (0.7, 0.45))
+    moved = np.subtract(before, page.evaluate("onSheet(0, 0)")) / page.evaluate("visible()")
+    assert moved == pytest.approx([0.5, 0.25], abs=0.01)
+    page.keyboard.press("b")
+    drag(page, (0.3, 0.4), (0.6, 0.5))
+    drag(page, (0.4, 0.6), (0.5, 0.6))
+    page.keyboard.press("Control+z")
+    assert 0 < page.evaluate("past.reduce((sum, {bytes}) => sum + bytes, 0)") < 8e6
+    page.keyboard.press("0")
+    assert page.evaluate("view.zoom") == 1
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#gallery li")
+    name, result = downloaded(page, "#download")
+    assert name == "hill_t0.5_seed0.png"
+    mask = page.evaluate("boundsOf('mask')")
+    changed = (np.asarray(Image.open(io.BytesIO(result))) != np.asarray(opened)).any(axis=2)
+    inside = changed[mask["top"] : mask["bottom"], mask["left"] : mask["right"]]
+    assert inside.mean() > 0.2
+    assert changed.sum() == inside.sum()
+    page.keyboard.press("+")
+    assert page.evaluate(
+        "['left', 'top', 'width'].every(x => $('result-view').style[x] === $('sheet').style[x])"
+    )
+
+
+def test_a_part_of_a_photo_as_the_command_edits_it(new_page, address, tmp_path):
+    page = load(new_page(), address)
+    give(page, "drop", "two pears.png", png(photo(220, 150)))
+    page.wait_for_selector("text=220 \u00d7 150")
+    page.fill("#opacity", "60")
+    drag(page, (0.4, 0.4), (0.6, 0.5), (0.45, 0.55))
+    page.fill("#opacity", "100")
+    drag(page, (0.5, 0.5), (0.55, 0.5))
+    page.click("#tool-eraser")
+    drag(page, (0.4, 0.4), (0.4, 0.45))
+    page.click("#layer-mask")
+    page.click("#tool-brush")
+    drag(page, (0.6, 0.6), (0.7, 0.6))
+    page.select_option("#class", "strawberry")
+    page.fill("#t0", "0.6")
+    page.fill("#seed", "12")
+    page.click("#edit")
+    page.wait_for_selector("#gallery li")
+    assert page.inner_text("#caption") == "t0 0.6, strawberry, seed 12, part of a photo"
+    name, result = downloaded(page, "#download")
+    assert name == "two pears_t0.6_seed12.png"
+    page.click("#save summary")
+    archive = zipfile.ZipFile(io.BytesIO(downloaded(page, "#save-both")[1]))
+    assert archive.namelist() == ["photos/two pears.png", "masks/two pears.png"]
+    archive.extractall(tmp_path)
+    kept = np.asarray(Image.open(tmp_path / "masks/two pears.png").convert("L")) == 0
+    assert 0.5 < kept.mean() < 0.95
+    assert np.array_equal(pixels(result)[kept], np.asarray(photo(220, 150))[kept])
+    words = shlex.split(page.inner_text("#command").replace("\\\n", ""))
+    for folder in ("photos", "masks", "edited"):
+        words[words.index(folder)] = str(tmp_path / folder)
+    assert sample_sdedit.main([*words[2:], "--cpu"]) == 0
+    assert (tmp_path / "edited/two pears.png").read_bytes() == result
+
+    page = load(new_page(), address)
+    give(page, "drop", "any.png", result)
+    page.wait_for_selector("text=The settings of this result are back.")
+    fields = {"t0": "0.6", "seed": "12", "class": "strawberry", "name": "two pears", "scope": "part"}
+    fields |= {"sampler": "sde-dpm-solver++", "steps": "20", "guidance": "1"}
+    assert {field: page.input_value(f"#{field}") for field in fields} == fields
+
+
+def test_settings_of_a_file_that_cannot_come_back_are_named(new_page, address):
+    page = load(new_page(), address)
+    found = {"method": "SDEdit", "t0": 0.533, "timesteps": 40, "seed": -1, "sampler": "euler"}
+    found |= {"class_label": "apple<b>", "guidance_scale": 3, "input": "a/b c.jpg", "repeats": 2}
+    content = codecs.encode_png(photo(64, 64), {"parameters": json.dumps(found)})
+    give(page, "paste", "image.png", content)
+    page.wait_for_selector("#restored:not([hidden])")
+    said = "The settings of this result are back, but for sampler, seed, class_label, repeats."
+    assert page.inner_text("#restored") == said
+    fields = {"t0": "0.533", "steps": "40", "guidance": "3", "name": "b c", "seed": "0", "class": ""}
+    assert {field: page.input_value(f"#{field}") for field in fields} == fields
+    assert page.is_hidden("#scope-field") or page.input_value("#scope") == "whole"
+    page.evaluate("say('')")
+    for broken in ("[1]", "{", '{"method": "DDIB"}'):
+        give(page, "drop", "other.png", codecs.encode_png(photo(64, 64), {"parameters": broken}))
+        page.wait_for_selector("#status:text-is('Picture opened')", state="attached")
+        assert page.is_hidden("#restored")
+        assert page.input_value("#name") == "other"
+        page.evaluate("() => { $('name').value = 'again'; say('') }")
+
+
+def test_eight_results_are_kept_with_their_settings(new_page, address):
+    page = load(new_page(), address)
+    page.evaluate(
+        "async () => { for (let seed = 1; seed < 11; seed++) { const size = seed > 5 ? 20 : 40;"
+        "$('seed').value = seed; $('steps').value = size; const chosen = {...settings(), scope: doc.scope};"
+        "const {canvas, shown} = snapshot(chosen), guide = await png(canvas);"
+        "await keep(guide, guide, shown) } }"
+    )
+    captions = page.locator("#gallery small").all_inner_texts()
+    assert captions == [f"t0 0.5, seed {seed}" for seed in range(10, 2, -1)]
+    page.click("#gallery li:nth-child(6) .look")
+    assert page.inner_text("#caption") == "t0 0.5, seed 5"
+    assert (page.input_value("#seed"), page.input_value("#steps")) == ("5", "40")
+    assert page.inner_text("#restored") == "The settings of this result are back."
+    page.fill("#seed", "6")
+    assert page.is_hidden("#restored")
+
+
+def test_the_sampler_and_its_calls(new_page, address):
+    page = load(new_page(), address)
+    page.click("#settings summary")
+    assert (page.input_value("#sampler"), page.input_value("#steps")) == ("sde-dpm-solver++", "20")
+    assert page.inner_text("#calls") == "About 10 calls of the network."
+    page.select_option("#sampler", "heun")
+    assert page.inner_text("#calls") == "About 19 calls of the network."
+    assert page.locator("#sampler option").all_inner_texts()[0] == "ddpm"
 
 
 def test_tools_and_history(new_page):
@@ -179,14 +337,53 @@ def test_from_disk_it_saves_guide_and_mask(new_page):
     drag(page, (0.7, 0.2), (0.7, 0.8))
     name, guide = downloaded(page, "#save-guide")
     assert (name, pixels(guide).shape[:2]) == ("painting.png", (512, 512))
-    mask = pixels(downloaded(page, "#save-mask")[1])[:, :, :3]
-    assert mask.shape == (512, 512, 3)
-    assert (mask[256, 358].tolist(), mask[256, 100].tolist()) == ([255, 255, 255], [0, 0, 0])
+    mask = pixels(downloaded(page, "#save-mask")[1])
+    assert mask.shape == (512, 512)
+    assert (mask[256, 358], mask[256, 100]) == (255, 0)
     assert "--input_dir guides --mask_dir masks" in page.inner_text("#command")
     with zipfile.ZipFile(io.BytesIO(downloaded(page, "#save-both")[1])) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["guides/painting.png", "masks/painting.png"]
         assert archive.read("guides/painting.png") == guide
+
+
+def test_from_disk_it_saves_a_photo_for_the_command(new_page, tmp_path):
+    page = load(new_page(), FILE)
+    buffer = io.BytesIO()
+    photo(400, 300).save(buffer, "JPEG")
+    give(page, "paste", "sea.jpg", buffer.getvalue(), "image/jpeg")
+    page.wait_for_selector("text=400 \u00d7 300")
+    page.click("#layer-mask")
+    drag(page, (0.4, 0.5), (0.6, 0.5))
+    with zipfile.ZipFile(io.BytesIO(downloaded(page, "#save-both")[1])) as archive:
+        assert archive.namelist() == ["photos/sea.jpg", "masks/sea.png"]
+        assert archive.read("photos/sea.jpg") == buffer.getvalue()
+        assert np.asarray(Image.open(archive.open("masks/sea.png"))).shape == (300, 400)
+    assert "--input_dir photos --mask_dir masks --region mask" in page.inner_text("#command")
+    page.select_option("#scope", "whole")
+    assert page.is_visible("#frame")
+    assert pixels(downloaded(page, "#save-guide")[1]).shape[:2] == (300, 300)
+
+
+def test_two_fingers_zoom_and_draw_nothing(new_page):
+    page = load(new_page(**PHONE), FILE)
+    box = page.locator("#stage").bounding_box()
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *shares):
+        points = [{"x": box["x"] + x * box["width"], "y": box["y"] + 100, "id": i} for i, x in shares]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (0, 0.4))
+    touch("touchStart", (0, 0.4), (1, 0.6))
+    touch("touchMove", (0, 0.3), (1, 0.7))
+    touch("touchMove", (0, 0.2), (1, 0.8))
+    touch("touchEnd", (0, 0.2))
+    touch("touchMove", (0, 0.3))
+    touch("touchEnd")
+    assert page.evaluate("view.zoom") == pytest.approx(3, abs=0.01)
+    assert page.evaluate("boundsOf('paint')") is None
+    assert page.is_disabled("#undo")
 
 
 @pytest.mark.parametrize("where", ["served", "disk"])

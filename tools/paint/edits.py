@@ -19,7 +19,7 @@ from utils.settings import SAMPLERS
 MAX_PIXELS = 48 * 2**20
 """Of a picture that is sent: the 8160x6120 of a large phone camera."""
 FAST = "sde-dpm-solver++"
-"""The sampler that the page begins with, for networks of a table of betas: see docs/SDEdit.md, Which sampler."""
+"""The sampler that the page begins with, for networks of a table of betas (docs/SDEdit.md, Which sampler)."""
 _FAST_STEPS, _STEPS = 20, 100
 """Of the whole process, with it and with the others where the network does not say."""
 _TILE = 1024
