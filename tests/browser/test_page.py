@@ -1,5 +1,6 @@
 """report.html in a real browser: opened from disk, scrolled, searched, compared, by mouse and by keyboard."""
 
+import io
 import json
 import os
 import re
@@ -270,6 +271,26 @@ def test_a_real_run_with_inputs_that_browsers_do_not_show(open_page, case):
         True,
     )
     assert all("text.png" in error or "ERR" in error for error in opened.errors)
+
+
+def test_transparent_pictures_lie_on_white(open_page, tmp_path):
+    path = write(tmp_path, ["a.png", "b.png"], region="mask")
+    for folder in ("in put", "out"):
+        Image.new("RGBA", (20, 10), (200, 0, 0, 0)).save(tmp_path / folder / "a.png")
+    opened = open_page(path, color_scheme="dark")
+    opened.wait_for(f"{SHOWN} === 4")
+    shot = Image.open(io.BytesIO(opened.tab.locator(".unit").first.screenshot())).convert("RGB")
+    boxes = [pane.bounding_box() for pane in opened.tab.locator(".unit:first-child .pane").all()]
+    corner = opened.tab.locator(".unit").first.bounding_box()
+    for box in boxes:
+        x, y = box["x"] - corner["x"] + box["width"] / 2, box["y"] - corner["y"] + box["height"] / 2
+        assert shot.getpixel((round(x), round(y))) == (255, 255, 255)
+        assert max(shot.getpixel((round(x), round(y - 0.4 * box["height"])))) < 80  # beside a wide picture
+    opened.tab.locator("button.pane").first.click()
+    opened.wait_for("Array.from(document.querySelectorAll('#compare img')).every(i => i.naturalWidth === 20)")
+    seen = Image.open(io.BytesIO(opened.tab.locator("#compare").screenshot())).convert("RGB")
+    assert seen.getpixel((seen.width // 4, seen.height // 2 + 30)) == (255, 255, 255)
+    opened.check()
 
 
 STARTED = ["2026-01-31T23:30:00+00:00", "2026-02-01T12:00:00+01:00"]

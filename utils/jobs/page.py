@@ -107,7 +107,7 @@ def render(
 def _size(settings: dict[str, object]) -> list[int] | None:
     """Return width and height of the results; None where each has its own."""
     asked, side = settings.get("size"), settings["config"]["model"]["image_size"]
-    if asked == INPUT or (settings.get("tiles") and not asked):
+    if asked == INPUT or settings.get("region") or (settings.get("tiles") and not asked):
         return None
     return list(width_height(asked)) if asked else [side, side]
 
