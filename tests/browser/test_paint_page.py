@@ -180,10 +180,12 @@ def test_a_photo_of_12_megapixels(new_page, address, tmp_path):
     inside = changed[mask["top"] : mask["bottom"], mask["left"] : mask["right"]]
     assert inside.mean() > 0.2
     assert changed.sum() == inside.sum()
+    strokes = "past = Array.from({length: 9}, () => ({tiles: new Map(), bytes: 40 * 2 ** 20})); changed()"
+    page.evaluate(f"() => {{ {strokes} }}")
+    assert page.evaluate("past.length") == 6  # of 256 MiB
     page.keyboard.press("+")
-    assert page.evaluate(
-        "['left', 'top', 'width'].every(x => $('result-view').style[x] === $('sheet').style[x])"
-    )
+    assert page.evaluate("view.zoom") == 1.5
+    assert page.evaluate("$('result-view').getAttribute('style') === $('sheet').getAttribute('style')")
 
 
 def test_a_part_of_a_photo_as_the_command_edits_it(new_page, address, tmp_path):
@@ -220,7 +222,10 @@ def test_a_part_of_a_photo_as_the_command_edits_it(new_page, address, tmp_path):
     assert sample_sdedit.main([*words[2:], "--cpu"]) == 0
     assert (tmp_path / "edited/two pears.png").read_bytes() == result
 
-    page = load(new_page(), address)
+    page.click("#new")
+    for field, value in (("t0", "0.4"), ("seed", "3"), ("name", "other"), ("steps", "5")):
+        page.evaluate("([id, value]) => { $(id).value = value }", [field, value])
+    page.select_option("#class", "")
     give(page, "drop", "any.png", result)
     page.wait_for_selector("text=The settings of this result are back.")
     fields = {"t0": "0.6", "seed": "12", "class": "strawberry", "name": "two pears", "scope": "part"}
@@ -251,6 +256,12 @@ def test_settings_of_a_file_that_cannot_come_back_are_named(new_page, address):
 
 def test_eight_results_are_kept_with_their_settings(new_page, address):
     page = load(new_page(), address)
+    page.click("#settings summary")
+    assert (page.input_value("#sampler"), page.input_value("#steps")) == ("sde-dpm-solver++", "20")
+    assert page.inner_text("#calls") == "About 10 calls of the network."
+    page.select_option("#sampler", "heun")
+    assert page.inner_text("#calls") == "About 19 calls of the network."
+    page.select_option("#sampler", "ddpm")
     page.evaluate(
         "async () => { for (let seed = 1; seed < 11; seed++) { const size = seed > 5 ? 20 : 40;"
         "$('seed').value = seed; $('steps').value = size; const chosen = {...settings(), scope: doc.scope};"
@@ -263,18 +274,10 @@ def test_eight_results_are_kept_with_their_settings(new_page, address):
     assert page.inner_text("#caption") == "t0 0.5, seed 5"
     assert (page.input_value("#seed"), page.input_value("#steps")) == ("5", "40")
     assert page.inner_text("#restored") == "The settings of this result are back."
-    page.fill("#seed", "6")
+    page.select_option("#class", "kiwi")
     assert page.is_hidden("#restored")
-
-
-def test_the_sampler_and_its_calls(new_page, address):
-    page = load(new_page(), address)
-    page.click("#settings summary")
-    assert (page.input_value("#sampler"), page.input_value("#steps")) == ("sde-dpm-solver++", "20")
-    assert page.inner_text("#calls") == "About 10 calls of the network."
-    page.select_option("#sampler", "heun")
-    assert page.inner_text("#calls") == "About 19 calls of the network."
-    assert page.locator("#sampler option").all_inner_texts()[0] == "ddpm"
+    page.click("#gallery li:nth-child(1) .look")
+    assert (page.input_value("#seed"), page.input_value("#class")) == ("10", "")
 
 
 def test_tools_and_history(new_page):
