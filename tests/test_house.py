@@ -14,7 +14,7 @@ THIRD_PARTY = {"torch", "accelerate", "PIL", "yaml", "tqdm", "numpy", "safetenso
 THIRD_PARTY |= {"filelock", "huggingface_hub"}
 GROUND = {"option", "settings", "config", "exits", "files", "interrupt", "launchers", "log", "quote"}
 GROUND |= {"threads", "diffusion_config"}
-FLOORS = ("sources", "weights", "codecs", "images", "jobs", "command", "sampling", "assemble")
+FLOORS = ("sources", "weights", "arrays", "codecs", "images", "jobs", "command", "sampling", "assemble")
 """Flats of utils/, from the ground up: each imports only those before it, and the ground floor."""
 BELOW = {"command": {"sources"}}
 """Flats that may import less: the command line answers before torch is there."""

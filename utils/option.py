@@ -20,16 +20,16 @@ _WIDTH_HEIGHT, _MOST = re.compile("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"), 16384
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few names."""
+    """One of a few names or numbers."""
 
-    names: tuple[str, ...]
+    names: tuple[str | int, ...]
 
     def holds(self, value: object) -> bool:
         """Whether a value is allowed."""
         return value in self.names
 
     def __str__(self) -> str:
-        return ", ".join(self.names)
+        return ", ".join(map(str, self.names))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,11 @@ class Checked:
 
 
 def _meant(value: object, allowed: OneOf | Number | Size) -> str:
-    near = difflib.get_close_matches(str(value), allowed.names, n=1) if isinstance(allowed, OneOf) else []
+    near = (
+        difflib.get_close_matches(str(value), map(str, allowed.names), n=1)
+        if isinstance(allowed, OneOf)
+        else []
+    )
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -4,6 +4,7 @@ Each field is an option: `--NAME` of the commands, a keyword in Python. What mak
 read off them.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,7 @@ RESPACE_TYPES = (
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")
+FORMATS = ("auto", "png", "jpg", "webp", "tiff", "npy")
 SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
 INVERSIONS = ("target", "source", "fixed_point")
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++", "consistency")
@@ -84,6 +86,12 @@ class Method(Checked):
     tiles: bool = option(
         False, "run the model on overlapping tiles of its own size and average what it predicts of them"
     )
+    range: tuple[float, ...] = option(
+        (),
+        "LOW HIGH: which values are black and white in .npy, FITS and floating-point TIFF files (default: "
+        "the config's image_range)",
+        Number(-math.inf),
+    )
     comparison: bool = option(False, "also save strips that show input, noise and result")
     trajectory: int | None = option(
         None,
@@ -113,6 +121,9 @@ class Method(Checked):
                 raise ValueError(f"--{name} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
         if self.unconditional and self.guidance_scale == 1:
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
+        if self.range and (len(self.range) != 2 or self.range[0] >= self.range[1]):
+            words = " ".join(f"{value:g}" for value in self.range)
+            raise ValueError(f"--range {words}: give two numbers, black below white")
         if (self.keeps_size or self.by_region) and self.fit != "crop":
             raise ValueError(f"--fit {self.fit} has no effect on pictures that keep their size; leave it out")
 
@@ -327,7 +338,16 @@ class Running(Place):
     input_dir: Path = option(
         Path(), "folder of input images, searched recursively, or one image", changes_result=False
     )
-    save_dir: Path = option(Path(), "folder for the results, one PNG an input", changes_result=False)
+    save_dir: Path = option(Path(), "folder for the results, one file an input", changes_result=False)
+    format: str = option(
+        AUTO,
+        "of the results; auto is that of the input where it has more than 8 bits, else png",
+        OneOf(FORMATS),
+    )
+    bits: int | None = option(None, "of the results (default: those of the input)", OneOf((8, 16)))
+    channels: str = option(
+        AUTO, "input: results of grey pictures are grey; auto: what the network makes", OneOf((AUTO, INPUT))
+    )
     shard: tuple[int, ...] = option(
         (),
         "I/N: do only the I-th of N shares of the images, I from 0, as for the jobs of an array",
@@ -338,7 +358,7 @@ class Running(Place):
     )
     overwrite: bool = option(False, "replace what another run left in save_dir", changes_result=False)
     no_metadata: bool = option(
-        False, "record nothing in the PNG files: not how they were made, nor that a model made them"
+        False, "record nothing in the files: not how they were made, nor that a model made them"
     )
     no_report: bool = option(
         False, "do not write report.html, the page that shows the run", changes_result=False
@@ -346,6 +366,11 @@ class Running(Place):
     dry_run: bool = option(
         False, "print what would be done, load no weights, write nothing", changes_result=False
     )
+
+    def check(self) -> None:
+        super().check()
+        if self.bits == 16 and self.format in ("jpg", "webp"):
+            raise ValueError(f"--bits 16: {self.format} files have 8; give --format png, tiff or npy")
 
     @property
     def folder(self) -> Path:

@@ -12,9 +12,9 @@ import sample_ddib
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.utils.images import xmp
-from utils import settings
+from utils import codecs, settings
 from utils.jobs.job import Item
-from utils.jobs.results import Result, Writer
+from utils.jobs.results import Part, Result, Writer
 
 MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 SDEDIT = ["--respace_steps", "10", "--t0", "0.2", "0.3", "--comparison", "--trajectory", "3"]
@@ -82,7 +82,9 @@ def test_what_an_input_says_of_itself_is_not_copied_and_its_mark_is_no_trouble(c
 def test_two_networks_are_both_named():
     parameters = {"program": "p 1", "weights": "one", "weights_B": "two", "weights_sha256": "0a"}
     result = Result(torch.zeros(3, 4, 4))
-    [data] = Writer(False, parameters).encode(Item("a.png", 0, "a.png"), None, [result], {}).values()
+    parts, item = [Part(None, [result])], Item("a.png", 0, "a.png")
+    files = Writer(False, parameters).encode(item, parts, lambda edited: codecs.to_image(edited[0]), {})
+    [data] = files.values()
     found = xmp.properties(xmp.packet(data))
     assert found["Iptc4xmpExt:AISystemUsed"] == "one, two"
     assert found["Iptc4xmpExt:AISystemVersionUsed"] == "sha256 0a"

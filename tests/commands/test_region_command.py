@@ -99,10 +99,10 @@ def test_a_photo_that_changes_while_it_is_edited_is_a_failed_item(photos, tmp_pa
 
     real = RegionInputs.finish
 
-    def finish(self, name, edited):
+    def finish(self, name, edited, suffix):
         if name == "wide.png":
             Image.new("RGB", (90, 40), "red").save(photos.input_dir / name)
-        return real(self, name, edited)
+        return real(self, name, edited, suffix)
 
     monkeypatch.setattr(RegionInputs, "finish", finish)
     assert run(photos, tmp_path / "o") == 3

@@ -14,6 +14,7 @@ import struct
 import time
 import warnings
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,10 +24,12 @@ from PIL.PngImagePlugin import PngInfo
 import sample_sdedit
 from tests.commands.command_case import result_bytes
 from tests.faults.mutations import mutate
+from tests.utils.arrays import array_files
 from tests.utils.codecs import icc_profiles
 from utils import codecs, log
+from utils.arrays import fits, png16, tiff
 from utils.codecs import decoder, formats
-from utils.images import map_values, paths
+from utils.images import PICTURES, Saving, map_values, paths
 
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
 SECONDS = 5
@@ -133,13 +136,40 @@ def make_files():
         files["rgb.avif"] = _saved(rgb, "AVIF", exif=_exif(), icc_profile=icc_profiles.rgb())
         files["rgba.avif"] = _saved(rgba, "AVIF")
         files["moving.avif"] = _saved(rgb, "AVIF", save_all=True, append_images=[rgb.rotate(90)])
+    files |= _deep_files()
     for method in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd"):
         files[f"{method}.tif"] = _saved(rgb, "TIFF", compression=method)
     return files
 
 
+def _deep_files():
+    """Whole files of more than 8 bits, by name."""
+    words, colours = _pixels(4, dtype=np.uint16), _pixels(3, dtype=np.uint16)
+    grey, floats = words[..., :1], colours.astype(np.float32)
+    header = "OBJECT  = 'M31'".ljust(80).encode()
+    buffers = {"floats.npy": floats, "words.npy": np.asfortranarray(colours)}
+    files = {name: io.BytesIO() for name in buffers}
+    for name, array in buffers.items():
+        np.save(files[name], array)
+    return {name: buffer.getvalue() for name, buffer in files.items()} | {
+        "words.png": png16.encode(colours, icc_profiles.rgb(), {"parameters": "x"}),
+        "opaque.png": png16.encode(words, None, {}),
+        "words.tif": tiff.encode(colours, icc_profiles.rgb(1.8), "", b"", ""),
+        "floats.tif": tiff.encode(floats, None, "", b"", ""),
+        "tiles.tif": array_files.tiled(colours, 16, ">", apart=True),
+        "big.tif": array_files.tiled(floats, 16, big=True),
+        "lzw16.tif": _saved(Image.fromarray(grey[..., 0]), "TIFF", compression="tiff_lzw"),
+        "floats.fits": fits.encode(floats, header),
+        "words.fits": fits.encode(grey),
+    }
+
+
 WHOLE = make_files()
+NUMBERS = {name for name in WHOLE if name.endswith((".npy", ".fits"))}
 REFUSED = {"moving.png", "moving.webp", "moving.gif", "moving.avif", "float.tif", "pages.tif"} & WHOLE.keys()
+REFUSED |= {*NUMBERS, "floats.tif", "big.tif"}
+"""By `reading`, which brings pictures to 8 bits."""
+READ_BY_STORED = NUMBERS | {"float.tif", "floats.tif", "big.tif"}
 
 
 def _damage(rng, name):
@@ -169,21 +199,44 @@ def damaged(request):
     return {f"x{i:04d}_{name}": _damage(rng, name) for i, name in enumerate(names)}
 
 
+def stored_or_reason(path):
+    """Read as a run would, of any depth, and as `decode_or_reason`."""
+
+    def read():
+        with codecs.reading_stored(path, ends=(0, 65535)) as found:
+            for size, how in ((16, "crop"), (16, "pad"), ((9, 7), "stretch")):
+                if isinstance(found, codecs.Original):
+                    shown = codecs.to_float(found, size, how, 3)
+                    assert shown.isfinite().all()
+                    assert shown.abs().max() <= 1
+            return found.size
+
+    return _or_reason(read)
+
+
 def decode_or_reason(path, convert=decoder.to_rgb):
-    """Decode as a run would; fail on anything but an image or a readable reason, on warnings and on delay."""
+    """Decode to 8 bits; fail on anything but an image or a readable reason, on warnings and on delay."""
+
+    def read():
+        if convert is decoder.to_rgb and "moving" in path.name:
+            for image in codecs.frames(path):
+                assert codecs.fit(image, 16, "crop").size == (16, 16)
+            codecs.read_timing(path)
+        with codecs.reading(path, convert=convert) as image:
+            assert image.mode == ("RGB" if convert is decoder.to_rgb else "L")
+            for how in ("crop", "pad", "stretch"):
+                assert codecs.fit(image, 16, how).size == (16, 16)
+            return image.mode, image.size
+
+    return _or_reason(read)
+
+
+def _or_reason(read):
     start, before = time.thread_time(), _peak()  # a test's machine does other work beside
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            if convert is decoder.to_rgb and "moving" in path.name:
-                for image in codecs.frames(path):
-                    assert codecs.fit(image, 16, "crop").size == (16, 16)
-                codecs.read_timing(path)
-            with codecs.reading(path, convert=convert) as image:
-                result = (image.mode, image.size)
-                assert image.mode == ("RGB" if convert is decoder.to_rgb else "L")
-                for how in ("crop", "pad", "stretch"):
-                    assert codecs.fit(image, 16, how).size == (16, 16)
+            result = read()
     except ValueError as error:
         result = str(error)
         assert 5 < len(result) < 400
@@ -210,6 +263,8 @@ def test_whole_files_are_read_or_refused_for_what_they_are(tmp_path, capfd):
         (tmp_path / name).write_bytes(data)
         found = decode_or_reason(tmp_path / name)
         assert isinstance(found, str) == (name in REFUSED), (name, found)
+        found = stored_or_reason(tmp_path / name)
+        assert isinstance(found, str) == (name in REFUSED - READ_BY_STORED), (name, found)
     assert capfd.readouterr() == ("", "")
 
 
@@ -220,6 +275,7 @@ def test_damaged_files_are_an_image_or_a_reason(tmp_path, capfd, damaged):
         try:
             decode_or_reason(path)
             decode_or_reason(path, map_values.read_mask)
+            stored_or_reason(path)
         except BaseException:
             path.rename(tmp_path / f"failed_{name}")
             raise
@@ -237,7 +293,8 @@ def test_the_others_are_done_as_if_the_damaged_were_not_there(case, tmp_path, ca
         group, out = names[start : start + GROUP], tmp_path / f"out{start}"
         for name in group:
             (case.input_dir / name).write_bytes(damaged[name])
-        targets = paths.result_names(paths.find_images(case.input_dir, out))
+        found = paths.find_images(case.input_dir, out, PICTURES)
+        targets = paths.result_names(found, partial(Saving().suffix, case.input_dir))
         capfd.readouterr()
         code = sample_sdedit.main([*case.words(out), *STEPS])
         said = capfd.readouterr().err

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
 
 from diffusions.process import Process
 from utils import images, jobs, log, settings
 from utils.assemble.edit_batch import EditBatch
-from utils.assemble.plan import Plan
+from utils.assemble.plan import Plan, find_saving
 from utils.config import Config
 from utils.sampling import (
     CONSISTENCY,
@@ -122,7 +123,7 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     _warn(means)
     sizing.warn(seen.values())
     reader = _reader(means, running, names)
-    items = jobs.make_items(names, edit.samples)
+    items = jobs.make_items(names, edit.samples, partial(reader.saving.suffix, running.folder))
     return Plan(
         title=TITLE,
         network=network,
@@ -155,6 +156,7 @@ def _reader(means: EditMeans, running: Running, names: list[str]) -> images.Inpu
         masks=images.find_masks(edit, running.save_dir, names),
         strengths=images.find_strengths(edit, running.save_dir, names),
         least=sizing.least,
+        saving=find_saving(edit, running, means.config, names),
     )
     if edit.region is None:
         return reader

@@ -1,7 +1,8 @@
 """SDEdit from Python: the settings, checks, messages and bits of sample_sdedit.py."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageChops
@@ -9,8 +10,17 @@ from torch import Tensor
 
 from utils import codecs, images, jobs, option
 from utils.assemble.edit_plan import TITLE, EditMeans, build, find_means
-from utils.assemble.loaded import Callback, Counter, Done, OnLoaded, Picture, name_pictures, open_picture
-from utils.assemble.plan import record
+from utils.assemble.loaded import (
+    Callback,
+    Counter,
+    Done,
+    OnLoaded,
+    Picture,
+    name_pictures,
+    open_picture,
+    open_stored,
+)
+from utils.assemble.plan import find_ends, record
 from utils.settings import Edit
 
 _OF_FILES = ("mask_dir", "strength_dir", "comparison", "trajectory")
@@ -121,7 +131,8 @@ class Editor(OnLoaded):
         notes = {"precision": str(dtypes[0]).removeprefix("torch.")}
         parts = [jobs.Part(row["image"], results) for row, (results, _) in zip(read.parts, done, strict=True)]
         writer = jobs.Writer(False, parameters)
-        [content] = writer.encode(jobs.Item(name, 0, name), parts, read.finish, notes).values()
+        target = str(PurePosixPath(name).with_suffix(images.PNG))
+        [content] = writer.encode(jobs.Item(name, 0, target), parts, read.finish, notes).values()
         return content
 
     def means(self, **options: Any) -> EditMeans:
@@ -189,23 +200,31 @@ class Editor(OnLoaded):
         ]
 
     def _read_whole(self, means: EditMeans, picture: Picture, maps: dict[str, Picture]) -> Read:
-        edit, guide = means.edit, open_picture(picture)
+        edit = means.edit
+        guide = open_stored(picture, find_ends(edit, self.config))
         row = {"image": self._loaded.to_tensor(guide, edit.fit, means.sizing)}
         for key, given in maps.items():
             width = edit.mask_feather if key == "mask" else 0
             found = _open_map(key, edit, given, guide.size)
             row[key] = images.mask_tensor(found, means.sizing.size, edit.fit, width)
-        return Read([row], lambda edited: codecs.to_image(edited[0]))
+        return Read([row], partial(_finish, isinstance(guide, codecs.Original)))
 
     def _read_region(self, means: EditMeans, picture: Picture, maps: dict[str, Picture]) -> Read:
         edit = means.edit
         if "mask" not in maps:
             raise ValueError("region: what may change is not said; give mask=")
-        photo = codecs.Original.of(open_picture(picture, codecs.as_stored))
+        found = open_stored(picture, find_ends(edit, self.config), codecs.as_stored)
+        photo = found if isinstance(found, codecs.Original) else codecs.Original.of(found)
+        if photo.is_deep:  # as PNG has it
+            photo = codecs.convert(photo, codecs.WORD)
         marked = images.Marked(photo, **{key: _open_map(key, edit, x, photo.size) for key, x in maps.items()})
         model = self.config.model
         regions = images.Regions(model.image_size, model.in_channels, edit.region_margin, edit.mask_feather)
         return Read(regions.cut(marked), lambda edited: regions.put_back(marked.copy(), edited))
+
+
+def _finish(is_deep: bool, edited: list[Tensor]) -> Image.Image | codecs.Original:
+    return codecs.of_tensor(edited[0], codecs.WORD) if is_deep else codecs.to_image(edited[0])
 
 
 def _open_map(key: str, edit: Edit, picture: Picture, size: tuple[int, int]) -> Image.Image:

@@ -69,7 +69,7 @@ class Loaded:
         same = launch.dtype == self.launch.dtype
         return self.network if same else load_network(self.config, self.chosen.main.weights, launch)
 
-    def to_tensor(self, picture: Image.Image, fit: str, sizing: Sizing) -> Tensor:
+    def to_tensor(self, picture: Image.Image | codecs.Original, fit: str, sizing: Sizing) -> Tensor:
         """Bring a picture to the size of its result: [C, H, W] in [-1, 1].
 
         Raises:
@@ -77,7 +77,10 @@ class Loaded:
         """
         if sizing.size is None:
             images.check_least(picture.size, sizing.least)
-        return codecs.to_tensor(codecs.fit(picture, sizing.size, fit), self.config.model.in_channels)
+        channels = self.config.model.in_channels
+        if isinstance(picture, codecs.Original):
+            return codecs.to_float(picture, sizing.size, fit, channels)
+        return codecs.to_tensor(codecs.fit(picture, sizing.size, fit), channels)
 
     def batches(self, rows: Sequence[dict[str, Tensor]], sizing: Sizing) -> list[slice]:
         """Return the rows that are done together: as many as fit, of one shape; by tiles each alone."""
@@ -166,7 +169,7 @@ class OnLoaded:
 
 
 def open_picture(picture: Picture, convert: codecs.Convert = codecs.to_rgb) -> Image.Image:
-    """Read a picture, or take it as it is, in the mode that `convert` gives.
+    """Read a picture of 8 bits, or take it as it is, in the mode that `convert` gives.
 
     Raises:
         ValueError: A file that is no picture, or a broken one, or a map that may mean several things.
@@ -176,6 +179,23 @@ def open_picture(picture: Picture, convert: codecs.Convert = codecs.to_rgb) -> I
     try:
         with codecs.reading(Path(picture), convert=convert) as image:
             return image.copy()
+    except ValueError as error:
+        raise ValueError(f"{picture}: {error}") from None
+
+
+def open_stored(
+    picture: Picture, ends: codecs.Ends | None, convert: codecs.Convert = codecs.to_rgb
+) -> Image.Image | codecs.Original:
+    """Read a picture as `open_picture` does or, from a file of more than 8 bits, as it is stored.
+
+    Raises:
+        ValueError: A file that is no picture, or a broken one, or numbers without `ends`.
+    """
+    if isinstance(picture, Image.Image):
+        return convert(picture, [])
+    try:
+        with codecs.reading_stored(Path(picture), None, convert, ends) as found:
+            return found if isinstance(found, codecs.Original) else found.copy()
     except ValueError as error:
         raise ValueError(f"{picture}: {error}") from None
 

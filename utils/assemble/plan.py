@@ -6,9 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
-from utils import images, jobs, quote, settings, sources
+from utils import codecs, images, jobs, quote, settings, sources
 from utils.config import Config
 from utils.sampling import Chosen
+
+_NUMBERS = (*codecs.NUMBERS, ".tif", ".tiff")
+"""Suffixes of files that may hold numbers of which --range says what is black and white."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Plan:
     lines: list[str]
     """What --dry_run says."""
     parameters: dict[str, object]
-    """What the PNG files record of the method."""
+    """What the files record of the method."""
     build: Callable[[jobs.Launch], tuple[jobs.Sampler, list[nn.Module]]] = field(repr=False)
     """Loads the networks, and returns the method on a batch."""
     classes: dict[str, int] | None = None
@@ -92,7 +95,37 @@ class Plan:
             folders=self.folders,
             trajectory=bool(method.trajectory),
             latents=getattr(method, "save_latents", False),
+            previews=not self.running.no_report,
         )
+
+
+def find_saving(
+    method: settings.Method, running: settings.Running, config: Config, names: list[str] = ()
+) -> images.Saving:
+    """Return how results are saved.
+
+    Raises:
+        ValueError: Black and white are said of numbers where there are none.
+    """
+    found = images.Saving(
+        running.format, running.bits, find_ends(method, config), running.channels == settings.INPUT
+    )
+    if (
+        method.range
+        and running.format != "npy"
+        and not any(name.lower().endswith(_NUMBERS) for name in names)
+    ):
+        raise ValueError(
+            f"--range: only for inputs of {' '.join(_NUMBERS)}, of which there are none, and --format npy; "
+            "pictures of 8 and 16 bits say themselves what is black and white"
+        )
+    return found
+
+
+def find_ends(method: settings.Method, config: Config) -> codecs.Ends | None:
+    """Return which values are black and white in files of numbers; None where nothing says so."""
+    found = method.range or config.diffusion.image_range
+    return (float(found[0]), float(found[1])) if found else None
 
 
 def _in_words(value: object) -> object:
@@ -110,7 +143,7 @@ def record(
     timesteps: list[float],
     weights_sha256: str,
 ) -> dict[str, object]:
-    """Return what the PNG files record of either method.
+    """Return what the files record of either method.
 
     Args:
         title: Name of the method.
@@ -123,6 +156,7 @@ def record(
     changed = {"set": list(network.overrides)} if network.overrides else {}
     changed |= {"size": method.size} if method.size else {}
     changed |= {"tiles": True} if method.tiles else {}
+    changed |= {"range": list(method.range)} if method.range else {}
     return {
         "program": settings.PROGRAM,
         "method": title,

@@ -1,6 +1,7 @@
 """DDIB on a batch of the work list."""
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import torch
@@ -130,7 +131,7 @@ class TranslateBatch:
         files = []
         for item, row in zip(items, latent, strict=True):
             made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
-            path = f"{images.LATENTS}/{item.target.removesuffix('.png')}{images.LATENT_SUFFIX}"
+            path = PurePosixPath(images.LATENTS, item.target).with_suffix(images.LATENT_SUFFIX).as_posix()
             files.append({path: images.encode_latent(row, made_by)})
         return files
 

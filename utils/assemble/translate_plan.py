@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from diffusions import match_timesteps
 from diffusions.process import Process
-from utils import codecs, images, jobs, log, settings, sources
-from utils.assemble.plan import Plan
+from utils import images, jobs, log, settings, sources
+from utils.assemble.plan import Plan, find_saving
 from utils.assemble.translate_batch import Side, Target, TranslateBatch
 from utils.config import Config, class_name
 from utils.sampling import (
@@ -128,12 +128,13 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     """
     chosen, config = find_network(network, translate, fetch=not running.dry_run)
     ends, trained = find_ends(translate, chosen, config)
-    suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else codecs.SUFFIXES
+    suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.PICTURES
     names = images.find_inputs(running, translate, suffixes)
     classes = find_sources(translate, config, running, names)
     sizing, seen = ends.sizing, find_sizes(ends.sizing, running, names)
     check_place(sizing, running)
     sizing.warn(seen.values())
+    reader = _reader(ends, running, names)
     _warn(ends, describe_loss(ends.translate, config, trained, ends.timesteps))
     return Plan(
         title=TITLE,
@@ -143,8 +144,8 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
         chosen=chosen,
         config=config,
         timesteps=ends.timesteps,
-        items=jobs.make_items(names),
-        reader=_reader(ends, running),
+        items=jobs.make_items(names, suffix=partial(reader.saving.suffix, running.folder)),
+        reader=reader,
         folders=tuple(ends.folders),
         num_calls=round(ends.num_calls * sizing.calls(seen.values())),
         lines=_describe(ends, seen, len(names)),
@@ -222,11 +223,15 @@ def build(
     return Retrying(batch, tiles) if tiles else batch, [*away, *guide.modules]
 
 
-def _reader(ends: Ends, running: Running) -> images.Inputs | images.Latents:
-    channels, sizing = ends.config.model.in_channels, ends.sizing
-    if ends.translate.from_latents:
-        return images.Latents(running.folder, ends.space, (channels, *sizing.shape), sizing.least)
-    return images.Inputs(running.folder, sizing.size, channels, ends.translate.fit, least=sizing.least)
+def _reader(ends: Ends, running: Running, names: list[str]) -> images.Inputs | images.Latents:
+    channels, sizing, translate = ends.config.model.in_channels, ends.sizing, ends.translate
+    saving = find_saving(translate, running, ends.config, names)
+    if translate.from_latents:
+        shape = channels, *sizing.shape
+        return images.Latents(running.folder, ends.space, shape, sizing.least, saving)
+    return images.Inputs(
+        *(running.folder, sizing.size, channels, translate.fit), least=sizing.least, saving=saving
+    )
 
 
 def _describe(ends: Ends, seen: dict[str, tuple[int, int]], num_inputs: int) -> list[str]:

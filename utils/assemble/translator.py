@@ -8,7 +8,8 @@ from typing import Any
 from PIL import Image
 
 from utils import codecs, jobs, option
-from utils.assemble.loaded import Callback, Counter, OnLoaded, Picture, name_pictures, open_picture
+from utils.assemble.loaded import Callback, Counter, OnLoaded, Picture, name_pictures, open_stored
+from utils.assemble.plan import find_ends as find_ends_of
 from utils.assemble.translate_plan import Ends, build, find_ends
 from utils.config import class_index
 from utils.sampling import unconditional_label
@@ -57,7 +58,8 @@ class Translator(OnLoaded):
         label = self._label(ends.translate)
         sources = None if label is None else dict.fromkeys(names, label)
         items = [jobs.Item(name, 0, name) for name in names]
-        opened, fit = [open_picture(x) for x in given], ends.translate.fit
+        numbers = find_ends_of(ends.translate, self.config)
+        opened, fit = [open_stored(x, numbers) for x in given], ends.translate.fit
         rows = [{"image": loaded.to_tensor(x, fit, ends.sizing)} for x in opened]
         batches = loaded.batches(rows, ends.sizing)
         num_steps = ends.up[0].num_steps * (1 + len(ends.folders)) * len(batches)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageSequence
 
+from utils.arrays import fits, npy, tiff
 from utils.codecs import effort, icc, png_chunks, unread
 from utils.codecs.budget import Budget
 from utils.codecs.depth import is_deep, to_8_bits
@@ -30,7 +31,7 @@ _BAND = 2**22
 """Pixels that are laid on white at once: copies of a whole picture may not fit into memory."""
 _BLOCK = 2**27
 """Bytes, above what an arena of glibc holds."""
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,7 +41,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by the orientation in its EXIF data."""
-_ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005
+ORIENTATION, _INTEROPERABILITY = 0x0112, 0xA005
 """Tags of EXIF."""
 _HEAD = 2**16
 """Bytes of an AVIF picture in which its colours are told."""
@@ -164,17 +165,28 @@ def look(path: Path, root: Path | None = None) -> tuple[int, int] | None:
         path: The file.
         root: Folder that no link may lead out of; None to follow links anywhere.
     """
-    _silence_pillow()
+    silence_pillow()
     try:
         with open_file(path, root) as file:
             head = file.read(32)
             if size := effort.webp_size(head) or png_chunks.size(head):
                 return size
+            if found := deep_head(file):
+                return found.size
             file.seek(0)
             with Image.open(file, formats=_TOLD_BY_HEAD) as image:
                 return image.size
     except Exception:  # Pillow reports what is broken in a dozen kinds
         return None
+
+
+def deep_head(file: BinaryIO) -> tiff.Tiff | npy.Npy | fits.Fits | None:
+    """Return the head of a file whose numbers Pillow does not read, or only to 8 bits; None for another.
+
+    Raises:
+        Exception: Of several kinds, where the file is broken.
+    """
+    return npy.read_head(file) or fits.read_head(file) or tiff.read_head(file)
 
 
 def decode(path: Path, root: Path | None = None) -> Image.Image:
@@ -213,11 +225,11 @@ def _decode(
     file: BinaryIO, max_pixels: int, convert: Convert, held: contextlib.ExitStack
 ) -> tuple[Image.Image, list[str]]:
     """Return the picture, and what was not obeyed in it; its part of the budget is in `held`."""
-    with _explained(file):
+    with explained(file):
         with _opened(file, max_pixels, held) as (image, notes):
             effort.check_single(image)
             image.load()
-            method = _UPRIGHT.get(_exif(image).get(_ORIENTATION))
+            method = UPRIGHT.get(read_exif(image).get(ORIENTATION))
             picture = convert(image, notes)
         del image  # with what its decoder holds
         return picture if method is None else picture.transpose(method), notes
@@ -233,7 +245,7 @@ def frames(path: Path, root: Path | None = None) -> Iterator[Image.Image]:
     Raises:
         ValueError: As for `decode`, or its frames have more pixels together than a picture may have.
     """
-    with contextlib.ExitStack() as held, open_file(path, root) as file, _explained(file):
+    with contextlib.ExitStack() as held, open_file(path, root) as file, explained(file):
         with _opened(file, MAX_PIXELS, held) as (image, notes):
             profile = image.info.get("icc_profile")
             for frame in _each(image):
@@ -249,7 +261,7 @@ def read_timing(path: Path, root: Path | None = None) -> Timing:
     Raises:
         ValueError: As for `frames`.
     """
-    with contextlib.ExitStack() as held, open_file(path, root) as file, _explained(file):
+    with contextlib.ExitStack() as held, open_file(path, root) as file, explained(file):
         image, _ = held.enter_context(_opened(file, MAX_PIXELS, held))
         durations = [round(frame.info.get("duration") or _USUAL_MS) for frame in _each(image)]
         return Timing(durations, image.info.get("loop", 1 if image.format == "GIF" else 0))
@@ -272,8 +284,8 @@ def _opened(
     file: BinaryIO, max_pixels: int, held: contextlib.ExitStack
 ) -> Iterator[tuple[Image.Image, list[str]]]:
     """Open a picture under its limits: yield it, not decoded, and what is not obeyed in it."""
-    _silence_pillow()
-    _allocate_in_large_blocks()
+    silence_pillow()
+    allocate_in_large_blocks()
     head = file.read(32)
     effort.check_bytes(file, head)
     pixels = png_chunks.keep_pixels(file) if head.startswith(png_chunks.MAGIC) else None
@@ -291,7 +303,7 @@ def _opened(
 
 
 @contextlib.contextmanager
-def _explained(file: BinaryIO) -> Iterator[None]:
+def explained(file: BinaryIO) -> Iterator[None]:
     """Turn all that decoders raise into a ValueError that says what is wrong with a file."""
     try:
         yield
@@ -309,7 +321,7 @@ def _explained(file: BinaryIO) -> Iterator[None]:
         raise ValueError(f"cannot be read, broken or truncated: {reason}") from None
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Keep what Pillow says about broken files from the terminal: the reason of a failed item says enough.
 
     The filter stays, because `warnings.catch_warnings` would mix up those of threads that read at one time.
@@ -320,7 +332,7 @@ def _silence_pillow() -> None:
 
 
 @functools.cache
-def _allocate_in_large_blocks() -> None:
+def allocate_in_large_blocks() -> None:
     """Let glibc return or share the memory of a large picture.
 
     Blocks of Pillow's 16 MiB come from the arena of one thread, which keeps them from all others.
@@ -336,7 +348,7 @@ def _silence_libtiff() -> None:
         ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
-def _exif(image: Image.Image) -> Mapping[int, Any]:
+def read_exif(image: Image.Image) -> Mapping[int, Any]:
     """Return the EXIF data of an image; none where they are broken, which no viewer minds."""
     # ImageOps.exif_transpose also writes the EXIF data anew, which fails for some that can be read
     try:

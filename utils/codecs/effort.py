@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from utils.arrays import tiff
 from utils.codecs import jpeg2000
 from utils.codecs.formats import AnimatedError, RefusedError
 from utils.codecs.jpeg_markers import count_scans
@@ -18,7 +19,7 @@ MAX_SCANNED = 16 * MAX_PIXELS
 """Pixels times scans of a JPEG: each scan of a progressive one goes over all pixels again."""
 MAX_RLE_PIXELS = MAX_PIXELS // 32
 """Of a run-length encoded BMP, which Pillow decodes in Python, byte by byte."""
-MAX_TILES = 2**17
+MAX_TILES = tiff.MAX_TILES
 _COSTLY = {"WEBP": 4 / 3, "AVIF": 2, "JPEG2000": 4}
 """Formats whose decoders take that many times the memory, or the time, of the others for a pixel."""
 

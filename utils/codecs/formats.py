@@ -1,6 +1,10 @@
-"""The formats of pictures that are read, the suffixes of their files, and the refusal of a picture."""
+"""The formats of pictures that are read, the suffixes of their files."""
 
 from PIL import features
+
+from utils.arrays import RefusedError
+
+__all__ = ["FORMATS", "NUMBERS", "SUFFIXES", "AnimatedError", "RefusedError"]
 
 _KNOWN = {
     "PNG": (".png",),
@@ -17,10 +21,8 @@ _DECODERS = {"JPEG": "jpg", "WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avi
 
 FORMATS = tuple(name for name in _KNOWN if name not in _DECODERS or features.check(_DECODERS[name]))
 SUFFIXES = tuple(suffix for name in FORMATS for suffix in _KNOWN[name])
-
-
-class RefusedError(ValueError):
-    """A picture that we refuse ourselves: its reason is shown as it is."""
+NUMBERS = (".npy", ".fits", ".fit", ".fts")
+"""Suffixes of files of numbers, of which no viewer knows what is black and what white."""
 
 
 class AnimatedError(RefusedError):

@@ -78,16 +78,41 @@ def from_srgb(colours: np.ndarray, profile: bytes) -> np.ndarray:
     if _open(profile)[2]:
         return colours
     if colours.shape[2] == 1:
-        return np.interp(colours, _greys(profile), np.linspace(0, 1, 256)).astype(np.float32)
+        return np.interp(colours, greys(profile), np.linspace(0, 1, 256)).astype(np.float32)
     image = Image.fromarray(np.rint(colours.clip(0, 1) * 255).astype(np.uint8))
+    return np.asarray(apply(image, profile, back=True), np.float32) / 255
+
+
+def apply(image: Image.Image, profile: bytes, back: bool = False) -> Image.Image:
+    """Bring colours of 8 bits from those of a profile to sRGB, or back.
+
+    Args:
+        image: In mode RGB. It may be changed in place.
+        profile: An ICC profile for which `can_return` says so.
+        back: From sRGB to the profile.
+
+    Raises:
+        ValueError: The profile is broken, or leads one way only.
+    """
+    if not back:
+        return _apply(profile, image)
     try:
-        return np.asarray(_back(profile).apply(image), np.float32) / 255
+        return _back(profile).apply(image)
     except Exception as error:
         raise _broken() from error
 
 
+def is_srgb(profile: bytes) -> bool:
+    """Tell whether a profile is that of sRGB.
+
+    Raises:
+        ValueError: It is broken.
+    """
+    return _open(profile)[2]
+
+
 @functools.lru_cache(maxsize=8)
-def _greys(profile: bytes) -> np.ndarray:
+def greys(profile: bytes) -> np.ndarray:
     """Return the grey in sRGB of each of the 256 greys of a profile, in [0, 1], none below the one before."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     return np.maximum.accumulate(np.asarray(_apply(profile, ramp))[0, :, 0] / 255)

@@ -7,7 +7,7 @@ from PIL.PngImagePlugin import PngInfo
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """The IPTC's term for a given picture that a generative model changed."""
-_PNG_KEYWORD, _TIFF_TAG = "XML:com.adobe.xmp", 700
+PNG_KEYWORD, _TIFF_TAG = "XML:com.adobe.xmp", 700
 """Where XMP lies (XMP specification, part 3): the iTXt chunk of this keyword, the field of this number."""
 _NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold (section 2.2), and breaks of lines, which its readers may change."""
@@ -60,7 +60,7 @@ def mark_options(kind: str, mark: bytes) -> dict[str, object]:
     """
     if kind == "PNG":
         info = PngInfo()
-        info.add_itxt(_PNG_KEYWORD, mark.decode())
+        info.add_itxt(PNG_KEYWORD, mark.decode())
         return {"pnginfo": info}
     if kind == "TIFF":
         return {"tiffinfo": {_TIFF_TAG: mark}}

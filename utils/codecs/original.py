@@ -1,15 +1,14 @@
 """A photo as it is stored: parts of it are shown to a network, and put back edited, all else untouched."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from utils.codecs import icc
-from utils.codecs.decoder import reading, to_rgb
+from utils.codecs import icc, icc_tables
+from utils.codecs.decoder import to_rgb
 
 LUMA = np.float32([0.299, 0.587, 0.114])
 """Of red, green and blue in grey (ITU-R BT.601, as Pillow has it)."""
@@ -43,25 +42,14 @@ class Original:
     """Pixels as they are stored, upright."""
 
     pixels: np.ndarray
-    """[H, W, C], uint8; C: 1 grey, 2 grey and opacity, 3 colours, 4 colours and opacity."""
+    """[H, W, C], whole numbers or floating point; C: 1 grey, 2 grey and opacity, 3 colours, 4 colours and
+    opacity."""
     profile: bytes | None = None
     """Of its colours (ICC); None for sRGB."""
-
-    @classmethod
-    def read(cls, path: Path, root: Path | None = None) -> Self:
-        """Read a photo.
-
-        What PNG has no place for (CMYK, palettes, ...) becomes RGB in sRGB.
-
-        Args:
-            path: The file.
-            root: Folder that no link may lead out of; None to follow links anywhere.
-
-        Raises:
-            ValueError: As for `decode`.
-        """
-        with reading(path, root, as_stored) as image:
-            return cls.of(image)
+    ends: tuple[float, float] | None = None
+    """Values of black and white; None for 0 and the largest whole number."""
+    cards: bytes = b""
+    """Of the header of a FITS file, what comes back with the result."""
 
     @classmethod
     def of(cls, image: Image.Image) -> Self:
@@ -70,11 +58,48 @@ class Original:
         return cls(pixels, image.info.get("icc_profile"))
 
     def image(self) -> Image.Image:
-        """Return an image of Pillow, with its profile."""
-        image = Image.fromarray(self.pixels.squeeze(2) if self._is_grey else self.pixels)
+        """Return an image of Pillow, with its profile; what is deeper is rounded to 8 bits."""
+        pixels = self.pixels if not self.is_deep else np.rint(255 * self.unit(self.pixels).clip(0, 1))
+        pixels = pixels.astype(np.uint8, copy=False)
+        image = Image.fromarray(pixels.squeeze(2) if self._is_grey else pixels)
         if self.profile:
             image.info["icc_profile"] = self.profile
         return image
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether 8 bits do not hold it."""
+        return self.pixels.dtype != np.uint8 or self.ends is not None
+
+    def unit(self, pixels: np.ndarray) -> np.ndarray:
+        """Return values as they are stored on the scale of black, 0, to white, 1, in floating point."""
+        low, span = self._scale
+        values = pixels.astype(self._exact)
+        if low:
+            values -= values.dtype.type(low)
+        values /= values.dtype.type(span)
+        return values
+
+    def from_unit(self, values: np.ndarray) -> np.ndarray:
+        """Return values of that scale as they are stored, whole numbers to the nearest that there is."""
+        (low, span), dtype = self._scale, self.pixels.dtype
+        stored = values * values.dtype.type(span)
+        stored = stored + stored.dtype.type(low) if low else stored
+        if dtype.kind == "f":
+            return stored.astype(dtype)
+        most = np.iinfo(dtype)
+        return np.rint(np.clip(stored, most.min, most.max)).astype(dtype)
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        low, high = self.ends or (0, np.iinfo(self.pixels.dtype).max)
+        return low, high - low
+
+    @property
+    def _exact(self) -> type:
+        """What holds each value."""
+        kind, size = self.pixels.dtype.kind, self.pixels.dtype.itemsize
+        return np.float64 if size > 4 or (kind != "f" and size > 2) else np.float32
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,6 +112,8 @@ class Original:
 
     def show(self, box: Box, size: int) -> Image.Image:
         """Return a square as a network sees it: RGB, in sRGB, on white; beyond the edges a mirror image.
+
+        Of 8 bits: `utils.codecs.deep` shows what is deeper.
 
         Args:
             box: The square.
@@ -125,7 +152,7 @@ class Original:
     def _mix(self, before: np.ndarray, edited: np.ndarray, weight: np.ndarray) -> None:
         """Mix edited pixels into stored ones, which are a view of the photo: float32 [h, w, C], [h, w, 1]."""
         changed = weight[..., 0] > 0
-        weight, old = weight[changed], before[changed].astype(np.float32) / self._white
+        weight, old = weight[changed], self.unit(before[changed])
         new = self._stored(edited)[changed]
         if self.has_opacity:
             opacity = old[:, -1:] * (1 - weight) + weight
@@ -133,19 +160,34 @@ class Original:
             mixed = np.concatenate([colours / opacity, opacity], axis=1)
         else:
             mixed = old * (1 - weight) + new * weight
-        before[changed] = np.rint(np.clip(mixed, 0, 1) * self._white).astype(before.dtype)
-
-    @property
-    def _white(self) -> int:
-        return np.iinfo(self.pixels.dtype).max
+        before[changed] = self.from_unit(mixed)
 
     def _stored(self, edited: np.ndarray) -> np.ndarray:
         """Bring a part from sRGB to colours as they are stored, float32 [h, w, 1 or 3]."""
+        from_srgb = icc_tables.from_srgb if self.is_deep else icc.from_srgb
+        edited = edited.clip(0, 1) if self.is_deep else edited
         if self.pixels.shape[2] <= 2:
             grey = edited if edited.shape[2] == 1 else (edited @ LUMA)[..., None]
-            return icc.from_srgb(grey, self.profile) if self.profile else grey
+            return from_srgb(grey, self.profile) if self.profile else grey
         colours = np.broadcast_to(edited, (*edited.shape[:2], 3))
-        return icc.from_srgb(colours, self.profile) if self.profile else colours
+        return from_srgb(colours, self.profile) if self.profile else colours
+
+    def upright(self, method: Image.Transpose | None) -> "Original":
+        """Return the picture turned as Pillow's `transpose` does it; None for as it is."""
+        if method is None:
+            return self
+        return replace(self, pixels=np.ascontiguousarray(_TURNS[method](self.pixels)))
+
+
+_TURNS = {
+    Image.Transpose.FLIP_LEFT_RIGHT: lambda x: x[:, ::-1],
+    Image.Transpose.FLIP_TOP_BOTTOM: lambda x: x[::-1],
+    Image.Transpose.ROTATE_90: lambda x: np.rot90(x, 1),
+    Image.Transpose.ROTATE_180: lambda x: x[::-1, ::-1],
+    Image.Transpose.ROTATE_270: lambda x: np.rot90(x, 3),
+    Image.Transpose.TRANSPOSE: lambda x: x.swapaxes(0, 1),
+    Image.Transpose.TRANSVERSE: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+}
 
 
 def _enlarge(image: Image.Image, box: Box, rows: slice, columns: slice) -> np.ndarray:

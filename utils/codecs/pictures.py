@@ -36,7 +36,8 @@ def fit(image: Image.Image, size: int | tuple[int, int] | None, how: str) -> Ima
     """Bring an image to a size.
 
     Args:
-        image: RGB image, or a map in shades of grey (mode L), of any size.
+        image: RGB image, a map in shades of grey (mode L), or one channel of a picture, black 0 and white 1
+            (mode F), of any size.
         size: Width and height in pixels, one number for both, or None to leave it as it is.
         how: 'crop' (as much as has this shape, of the centre), 'pad' (whole image; bars, white or for a map
             black) or 'stretch'.
@@ -53,7 +54,7 @@ def fit(image: Image.Image, size: int | tuple[int, int] | None, how: str) -> Ima
             image = image.resize((size[0], 1), method)
         elif 2 * size[1] * image.width <= image.height:
             image = image.resize((1, size[1]), method)
-        return ImageOps.pad(image, size, method, color=0 if is_map else WHITE)
+        return ImageOps.pad(image, size, method, color={"L": 0, "F": 1.0}.get(image.mode, WHITE))
     assert how == "stretch", how
     return image.resize(size, method)
 

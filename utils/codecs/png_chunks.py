@@ -9,10 +9,11 @@ import zlib
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from utils.arrays import png16
 from utils.codecs.formats import RefusedError
 from utils.codecs.icc import MAX_PROFILE, note_on_codes
 
-MAGIC = b"\x89PNG\r\n\x1a\n"
+MAGIC = png16.MAGIC
 MAX_CHUNKS = 2**20
 MAX_KEPT = 2**20
 """Of EXIF data, or of a text that may hold an orientation, in bytes."""

@@ -15,7 +15,7 @@ from utils.settings import Edit, Method, Network, Running, Translate
 
 GROUPS = {
     "network": ("config", "weights", "weights_dir", "overrides"),
-    "pictures": ("input_dir", "save_dir", "fit", "size", "tiles", "from_latents"),
+    "pictures": ("input_dir", "save_dir", "fit", "size", "tiles", "range", "from_latents"),
     "how far to go, one of these": ("t0", "sigma0", "edit_steps", "auto_t0", "faithfulness"),
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
     "sampling": (
@@ -27,6 +27,7 @@ GROUPS = {
         *("region", "region_margin", "strength_dir"),
     ),
     "guidance": ("guidance_scale", "unconditional", "classifier", "classifier_scale"),
+    "how results are saved": ("format", "bits", "channels"),
     "what else is saved": (
         *("comparison", "trajectory", "cycle", "save_latents", "no_metadata", "no_report"),
     ),
@@ -45,6 +46,10 @@ MEANINGS = {
     **dict.fromkeys(("resize", "crop", "pad"), "fit"),
     **dict.fromkeys(("resolution", "image_size", "width", "height"), "size"),
     **dict.fromkeys(("force", "f"), "overwrite"),
+    **dict.fromkeys(("ext", "extension", "file_type", "output_format"), "format"),
+    **dict.fromkeys(("bit_depth", "depth"), "bits"),
+    **dict.fromkeys(("min_max", "vmin", "vmax"), "range"),
+    **dict.fromkeys(("grey", "gray", "grayscale"), "channels"),
     "device": "cpu",
     "random_seed": "seed",
 }
@@ -120,9 +125,9 @@ def _add(add: Any, one: dataclasses.Field, required: bool) -> None:
 
 def _metavar(one: dataclasses.Field) -> str:
     """Return what stands for the value in help."""
-    if isinstance(one.metadata["allowed"], OneOf):
-        return "NAME"
     kinds = {one.type, *get_args(one.type)}
+    if isinstance(one.metadata["allowed"], OneOf) and int not in kinds:
+        return "NAME"
     if Path in kinds:
         return "FILE" if one.name.startswith("config") else "DIR"
     return (

@@ -1,6 +1,6 @@
 """From folders of files to tensors, and from tensors back to files."""
 
-from utils.images.inputs import WITH_PAIRS, Inputs, check_least, find_inputs, look_at, read_pair
+from utils.images.inputs import PICTURES, WITH_PAIRS, Inputs, check_least, find_inputs, look_at, read_pair
 from utils.images.labels import differs, read_classes
 from utils.images.latents import LATENT_SUFFIX, Latents, encode_latent
 from utils.images.map_values import read_mask, read_strengths
@@ -8,11 +8,14 @@ from utils.images.maps import PAIR_SUFFIX, Maps, Masks, find_masks, find_strengt
 from utils.images.paths import LATENTS, SHEETS, STRIPS, TRAJECTORIES, find_images, result_names
 from utils.images.region_inputs import RegionInputs
 from utils.images.regions import Marked, Regions
+from utils.images.saving import PNG, Saving
 
 __all__ = [
     "LATENTS",
     "LATENT_SUFFIX",
     "PAIR_SUFFIX",
+    "PICTURES",
+    "PNG",
     "SHEETS",
     "STRIPS",
     "TRAJECTORIES",
@@ -24,6 +27,7 @@ __all__ = [
     "Masks",
     "RegionInputs",
     "Regions",
+    "Saving",
     "check_least",
     "differs",
     "encode_latent",

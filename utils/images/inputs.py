@@ -1,6 +1,6 @@
 """What an input consists of: the image and, where the method takes them, its mask and its strengths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +13,15 @@ from utils import codecs
 from utils.images import maps, paths
 from utils.images.maps import PAIR_SUFFIX, Maps, Masks, is_pair
 from utils.images.paths import STRIPS, TRAJECTORIES
+from utils.images.saving import PNG, Saving
 from utils.log import once, warn_once
 from utils.quote import plain
 from utils.settings import Method, Running
 from utils.weights import load_tensors
 
-WITH_PAIRS = (*paths.SUFFIXES, PAIR_SUFFIX)
+PICTURES = (*codecs.SUFFIXES, *codecs.NUMBERS)
+"""Suffixes of images, and of files of numbers."""
+WITH_PAIRS = (*PICTURES, PAIR_SUFFIX)
 """Suffixes of images, and of files that hold an image and its mask."""
 _MOST_LOOKED_AT = 1000
 """Of the inputs, to say what is cut off: on a network each look may take milliseconds."""
@@ -66,7 +69,7 @@ def look_at(input_dir: Path, names: list[str]) -> dict[str, tuple[int, int]]:
     Of many, it takes a thousand, evenly spaced.
     """
     step = max(1, -(-len(names) // _MOST_LOOKED_AT))
-    seen = [name for name in names[::step] if name.lower().endswith(paths.SUFFIXES)]
+    seen = [name for name in names[::step] if name.lower().endswith(PICTURES)]
     sizes = {name: codecs.look(input_dir / name, input_dir) for name in seen}
     return {name: size for name, size in sizes.items() if size and min(size)}
 
@@ -107,6 +110,7 @@ class Inputs:
     strengths: Maps | None = None
     least: int = 1
     """Width and height that a picture of its own size needs."""
+    saving: Saving = field(default_factory=Saving)
 
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as a folder and a path in it: 'image', 'mask' and 'strength'."""
@@ -145,11 +149,13 @@ class Inputs:
         except codecs.AnimatedError:
             return self._load_frames(name)
 
-    def finish(self, name: str, edited: list[Tensor]) -> Image.Image | codecs.Clip:
-        """Return the result of an input, of those of its parts, [C, H, W] in [-1, 1]."""
+    def finish(
+        self, name: str, edited: list[Tensor], suffix: str = PNG
+    ) -> Image.Image | codecs.Original | codecs.Clip:
+        """Return the result of those of its parts, [C, H, W] in [-1, 1], as a file of a suffix holds it."""
+        if len(edited) == 1:
+            return self.saving.finish(self.input_dir, name, edited[0], suffix)
         pictures = [codecs.to_image(part) for part in edited]
-        if len(pictures) == 1:
-            return pictures[0]
         return codecs.Clip(pictures, codecs.read_timing(self.input_dir / name, self.input_dir))
 
     def load_whole(self, name: str) -> dict[str, Tensor]:
@@ -184,7 +190,8 @@ class Inputs:
         return tensors
 
     def _read_image(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], None]:
-        with codecs.reading(self.input_dir / name, self.input_dir) as image:
+        ends = self.saving.ends
+        with codecs.reading_stored(self.input_dir / name, self.input_dir, ends=ends) as image:
             return {"image": self._fit(image)}, image.size, None
 
     def _read_pair(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], Tensor | None]:
@@ -192,9 +199,11 @@ class Inputs:
         own_mask = None if self.masks is None else self._finish_mask(self.masks, mask)
         return {"image": self._fit(image)}, image.size, own_mask
 
-    def _fit(self, image: Image.Image) -> Tensor:
+    def _fit(self, image: Image.Image | codecs.Original) -> Tensor:
         if self.size is None:
             check_least(image.size, self.least)
+        if isinstance(image, codecs.Original):
+            return codecs.to_float(image, self.size, self.fit, self.channels)
         return codecs.to_tensor(codecs.fit(image, self.size, self.fit), self.channels)
 
     def _fit_map(self, image: Image.Image) -> Tensor:

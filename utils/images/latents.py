@@ -1,7 +1,7 @@
 """Latents of DDIB in files: a safetensors file each, with what made it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from utils import codecs
+from utils.images.saving import PNG, Saving
 from utils.quote import plain
 from utils.sources import read_header
 
@@ -35,6 +36,7 @@ class Latents:
     """[C, H, W] of the results; None for any height and width."""
     least: int = 1
     """Height and width that a latent needs, where any are allowed."""
+    saving: Saving = field(default_factory=Saving)
 
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as a folder and a path in it."""
@@ -75,10 +77,10 @@ class Latents:
             raise ValueError("the latent holds NaN or infinity; make it again")
         return [{"latent": latent}]
 
-    def finish(self, name: str, edited: list[Tensor]) -> Image.Image:
-        """Return the result of a latent: its one part, [C, H, W] in [-1, 1]."""
+    def finish(self, name: str, edited: list[Tensor], suffix: str = PNG) -> Image.Image | codecs.Original:
+        """Return the result of its one part, [C, H, W] in [-1, 1], as a file of a suffix holds it."""
         [picture] = edited
-        return codecs.to_image(picture)
+        return self.saving.finish(self.input_dir, name, picture, suffix)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         if len(shape) != 3 or (self.shape[1] is None and min(shape[1:]) < self.least):

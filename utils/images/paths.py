@@ -4,7 +4,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,14 +145,19 @@ def _is_run(folder: str) -> bool:
     return all(mark in head for mark in _RUN_HOLDS)
 
 
-def result_names(names: list[str]) -> dict[str, str]:
+def result_names(names: list[str], suffix: Callable[[str], str] = lambda name: ".png") -> dict[str, str]:
     """Name the result of each input: its relative path as .png, two of one stem keep their suffix.
 
-    No two results share a name, nor one the name of a folder of others, in whatever case: some file
-    systems take A.png and a.png for one. Where the suffix does not tell inputs apart, a hash of the name
-    is added.
+    No two results share a name but for the suffix, nor one the name of a folder of others, in whatever case:
+    some file systems take A.png and a.png for one. Where the suffix does not tell inputs apart, a hash of the
+    name is added.
+
+    Args:
+        names: The inputs.
+        suffix: Gives that of an input's result, where it is not .png.
     """
     folders = _folders(names)
+    suffixes = {name: suffix(name) for name in names}
     steps = dict.fromkeys(names, 0)
     groups: dict[str, list[str]] = {}
     moved = names
@@ -164,22 +169,23 @@ def result_names(names: list[str]) -> dict[str, str]:
             touched.add(key)
         moved = []
         for key in touched:
-            while len(groups[key]) > (0 if key in folders else 1):
+            taken = any(key + ending in folders for ending in {".png", *map(suffixes.get, groups[key])})
+            while len(groups[key]) > (0 if taken else 1):
                 lowest = min(steps[name] for name in groups[key])
                 moved += [name for name in groups[key] if steps[name] == lowest]
                 groups[key] = [name for name in groups[key] if steps[name] > lowest]
         for name in moved:
             steps[name] += 1
-    return {name: _candidate(name, steps[name]) for name in names}
+    return {name: _candidate(name, steps[name]) + suffixes[name] for name in names}
 
 
 def _candidate(name: str, step: int) -> str:
     """Name a result after an input: by its stem, else its name, else its name and more and more of a hash."""
     if step == 0:
-        return f"{name.rpartition('.')[0]}.png"
+        return name.rpartition(".")[0]
     if step == 1:
-        return f"{name}.png"
-    return f"{name}.{hashlib.sha256(os.fsencode(name)).hexdigest()[: 8 * (step - 1)]}.png"
+        return name
+    return f"{name}.{hashlib.sha256(os.fsencode(name)).hexdigest()[: 8 * (step - 1)]}"
 
 
 def _folders(names: list[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """Inputs of which only the part around a mask is edited: the result is the photo itself."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageChops
@@ -12,6 +12,7 @@ from utils.codecs import Original
 from utils.images.inputs import Inputs, read_pair
 from utils.images.maps import Masks, is_pair
 from utils.images.regions import Marked, Regions
+from utils.images.saving import PNG, Saving
 from utils.log import log, warn_once
 from utils.quote import plain
 
@@ -31,6 +32,11 @@ class RegionInputs:
     def files(self, name: str) -> dict[str, tuple[Path, str]]:
         """Return what `load` reads, as `Inputs.files` does."""
         return self.whole.files(name)
+
+    @property
+    def saving(self) -> Saving:
+        """How results are saved."""
+        return self.whole.saving
 
     @property
     def masks(self) -> Masks:
@@ -61,14 +67,21 @@ class RegionInputs:
             log.info(f"{plain(name)}: {box.side} pixels from {box.left},{box.top} are edited{enlarged}")
         return self._regions.cut(marked)
 
-    def finish(self, name: str, edited: list[Tensor]) -> Original:
+    def finish(self, name: str, edited: list[Tensor], suffix: str = PNG) -> Original:
         """Return the photo with its edited parts, [C, size, size] in [-1, 1] each, in their places.
+
+        Args:
+            name: The input.
+            edited: Its parts.
+            suffix: Of the file that will hold it: what that does not hold of the photo's numbers is rounded.
 
         Raises:
             ValueError: As for `load`: the photo is read once more.
         """
         with self._memory(name):
-            return self._regions.put_back(self._read(name), edited)
+            marked, whole = self._read(name), self.whole
+            photo = whole.saving.convert(whole.input_dir, name, marked.photo, suffix)
+            return self._regions.put_back(replace(marked, photo=photo), edited)
 
     def _memory(self, name: str) -> AbstractContextManager[None]:
         """Hold the memory for a photo and its copies, of which other threads have to leave as much."""
@@ -86,7 +99,8 @@ class RegionInputs:
             image, own_mask = read_pair(whole.input_dir / name, whole.input_dir)
             photo = Original.of(image)
         else:
-            photo, own_mask = Original.read(whole.input_dir / name, whole.input_dir), None
+            path, ends = whole.input_dir / name, whole.saving.ends
+            photo, own_mask = codecs.read_stored(path, whole.input_dir, ends), None
         strength = None
         if whole.strengths is not None:
             strength = whole.strengths.read(name, photo.size, Image.Image.copy)

@@ -131,14 +131,18 @@ class Regions:
         """Return the tensors of each part, as `Inputs.load` does of a whole picture."""
         rows = []
         for box in self.boxes(marked):
-            shown = marked.photo.show(box, self.size)
             mask = mask_tensor(_cut_mask(marked.mask, box), self.size, "stretch", self.feather)
-            row = {"image": codecs.to_tensor(shown, self.channels), "mask": mask}
+            row = {"image": self._show(marked.photo, box), "mask": mask}
             if marked.strength is not None:
                 strength = Image.fromarray(cut(np.asarray(marked.strength), box))
                 row["strength"] = mask_tensor(strength, self.size, "stretch", 0)
             rows.append(row)
         return rows
+
+    def _show(self, photo: Original, box: Box) -> Tensor:
+        if photo.is_deep:
+            return codecs.show(photo, box, self.size, self.channels)
+        return codecs.to_tensor(photo.show(box, self.size), self.channels)
 
     def put_back(self, marked: Marked, edited: list[Tensor]) -> Original:
         """Put edited parts, [C, size, size] in [-1, 1] each, into the photo itself, and return it."""

@@ -43,6 +43,12 @@ class About:
     """Folder of the contact sheets, likewise."""
     trajectories: str | None = None
     """Folder of the ways to the results, likewise."""
+    suffix: str = ".png"
+    """Of most results."""
+    previews: str = ""
+    """Folder of pictures of results that browsers do not show: each is named as the result, and .png."""
+    shown: tuple[str, ...] = (".png",)
+    """Suffixes of results that browsers show."""
 
 
 class Entry(NamedTuple):
@@ -84,13 +90,16 @@ def render(
         "strips": about.strips,
         "sheets": about.sheets,
         "trajectories": about.trajectories,
+        "suffix": about.suffix,
+        "previews": about.previews,
+        "shown": about.shown,
         "fit": about.settings.get("fit"),
         "size": _size(about.settings),
         "settings": about.settings,
         "report": report,
         "known": {folder: {"shared": one.shared, "own": one.own} for folder, one in (known or {}).items()},
         "rows": [
-            _row(name, list(group), samples is not None)
+            _row(name, list(group), samples is not None, about.suffix)
             for name, group in itertools.groupby(entries, key=lambda entry: entry.input)
         ],
     }
@@ -112,27 +121,30 @@ def _size(settings: dict[str, object]) -> list[int] | None:
     return list(width_height(asked)) if asked else [side, side]
 
 
-def _row(name: str, entries: list[Entry], numbered: bool) -> str | list[object]:
+def _row(name: str, entries: list[Entry], numbered: bool, usual_suffix: str) -> str | list[object]:
     """Return an input and what became of it: its name, and what cannot be told from that.
 
     Args:
         name: Relative path of the input.
         entries: Its samples.
         numbered: The targets end in the number of the sample.
+        usual_suffix: That of most results.
 
     Returns:
         The name alone, where all is done under the usual name; else [name, stem of the results or 0,
-        a letter for the state of each sample, reasons by sample].
+        a letter for the state of each sample, reasons by sample, suffix of the results].
     """
-    stem = entries[0].target.removesuffix(".png")
+    stem, dot, suffix = entries[0].target.rpartition(".")
     if numbered:
         stem = stem.removesuffix("_s00")
     states = "".join(entry.state[0] for entry in entries)
     reasons = {index: entry.reason for index, entry in enumerate(entries) if entry.reason}
-    usual = stem == name.rpartition(".")[0]
-    if usual and not states.strip("d"):
+    usual, other = stem == name.rpartition(".")[0], f"{dot}{suffix}" != usual_suffix
+    if usual and not other and not states.strip("d"):
         return name
     row: list[object] = [name, 0 if usual else stem, states]
+    if other:
+        return [*row, reasons, f"{dot}{suffix}"]
     return [*row, reasons] if reasons else row
 
 

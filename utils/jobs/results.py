@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from utils import codecs, images
+from utils.files import SCRATCH
 from utils.images import LATENTS, SHEETS, STRIPS, TRAJECTORIES
 from utils.jobs.job import Item, ItemError
 
@@ -17,6 +18,8 @@ Finish = Callable[[list[Tensor]], Image.Image | codecs.Original | codecs.Clip]
 """The results of the parts of an input, [C, H, W] in [-1, 1] each -> its result."""
 _MOST_ROWS = 12
 """Of the regions or frames of an input, in what shows them below one another."""
+PREVIEWS, SHOWN = f"{SCRATCH}/previews", (images.PNG, ".jpg", ".webp")
+"""Where pictures of results lie that browsers do not show, and suffixes of those that they do."""
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
 _WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
@@ -70,16 +73,29 @@ class Part(NamedTuple):
     """One a folder."""
 
 
-def make_items(names: list[str], num_samples: int | None = None) -> list[Item]:
-    """List what there is to do: every input or, with a number of samples, each that often, named _s00 ..."""
-    targets = images.result_names(names)
+def make_items(
+    names: list[str], num_samples: int | None = None, suffix: Callable[[str], str] = lambda name: images.PNG
+) -> list[Item]:
+    """List what there is to do: every input or, with a number of samples, each that often, named _s00 ...
+
+    Args:
+        names: The inputs.
+        num_samples: Of each; None for one, without a number.
+        suffix: Gives that of an input's result.
+    """
+    targets = images.result_names(names, suffix)
     if num_samples is None:
         return [Item(name, 0, targets[name]) for name in names]
     return [
-        Item(name, sample, f"{targets[name].removesuffix('.png')}_s{sample:02d}.png")
+        Item(name, sample, _numbered(targets[name], sample))
         for name in names
         for sample in range(num_samples)
     ]
+
+
+def _numbered(target: str, sample: int) -> str:
+    path = PurePosixPath(target)
+    return path.with_name(f"{path.stem}_s{sample:02d}{path.suffix}").as_posix()
 
 
 @dataclass(frozen=True)
@@ -89,26 +105,31 @@ class Writer:
     comparison: bool
     """Also strips of input, noise and result."""
     parameters: dict[str, object] | None
-    """What the PNG files record of how they were made, of `record`; None for nothing, not even a mark."""
+    """What the files record of how they were made, of `record`; None for nothing, not even a mark."""
     folders: tuple[str, ...] = ("",)
     """Of the results of an item, below save_dir."""
     trajectory: bool = False
     """Also the way to each result."""
     latents: bool = False
     """Also the latent of each item."""
+    previews: bool = False
+    """Also small pictures of those results that browsers do not show."""
 
     def paths(self, item: Item) -> list[str]:
         """List all files of an item, relative to save_dir."""
-        stem = item.target.removesuffix(".png")
-        found = [_path(folder, item.target) for folder in self.folders]
+        stem = _stem(item.target)
+        results = [_path(folder, item.target) for folder in self.folders]
+        found = [*results]
+        if self.previews and PurePosixPath(item.target).suffix not in SHOWN:
+            found += [_path(PREVIEWS, path) + images.PNG for path in results]
         if self.comparison:
-            found += [_path(STRIPS, path) for path in found]
+            found += [_path(STRIPS, _as_png(path)) for path in results]
         if self.trajectory:
             ways = [_path(TRAJECTORIES, folder, stem) for folder in self.folders]
             found += [way + suffix for way in ways for suffix in (".png", _ANIMATION)]
         if self.latents:
             found.append(_path(LATENTS, f"{stem}.safetensors"))
-        return found + ([_path(SHEETS, item.target)] if len(self.folders) > 1 else [])
+        return found + ([_path(SHEETS, _as_png(item.target))] if len(self.folders) > 1 else [])
 
     def encode(
         self, item: Item, parts: list[Part], finish: Finish, notes: dict[str, object]
@@ -119,7 +140,7 @@ class Writer:
             item: What was done.
             parts: What came of each of its parts; none where nothing of it may change.
             finish: Makes a picture of the results of the parts.
-            notes: What the PNG files record of it beside the parameters.
+            notes: What the files record of it beside the parameters.
 
         Returns:
             Content of each file, by path relative to save_dir.
@@ -136,16 +157,32 @@ class Writer:
         by_folder = list(zip(*(part.results for part in parts), strict=True))
         for results in by_folder:
             text, path = self._text(item, notes, merge(results)), _path(results[0].folder, item.target)
-            files[path] = self._png(finish([result.image for result in results]), text)
-            files |= self._show_way(path, parts, results, text)
+            files |= self._result(path, finish([result.image for result in results]), text, self._mark())
+            files |= self._show_way(_as_png(path), parts, results, text)
         if not parts:
-            picture = codecs.encode_png(finish([]), self._text(item, notes, {}))  # no model made it
-            files |= {_path(folder, item.target): picture for folder in self.folders}
+            picture, text = finish([]), self._text(item, notes, {})
+            for folder in self.folders:
+                files |= self._result(_path(folder, item.target), picture, text, b"")  # no model made it
         if len(by_folder) > 1:
             own = [merge(results) for results in by_folder]
             text = self._text(item, notes, {key: [known[key] for known in own] for key in own[0]})
             sheet = codecs.column([_sheet(parts[i]) for i in _some(len(parts))])
-            files[_path(SHEETS, item.target)] = self._png(sheet, text)
+            files[_path(SHEETS, _as_png(item.target))] = self._png(sheet, text)
+        return files
+
+    def _result(
+        self,
+        path: str,
+        picture: Image.Image | codecs.Original | codecs.Clip,
+        text: dict[str, str],
+        mark: bytes,
+    ) -> dict[str, bytes]:
+        """Encode a result, and what the page of the run shows of one that browsers do not."""
+        suffix = PurePosixPath(path).suffix
+        program = str(self.parameters["program"]) if self.parameters else ""
+        files = {path: codecs.encode(picture, suffix, text, mark, program)}
+        if self.previews and suffix not in SHOWN:
+            files[_path(PREVIEWS, path) + images.PNG] = codecs.preview(picture)
         return files
 
     def _show_way(
@@ -162,13 +199,13 @@ class Writer:
             rows = [codecs.labelled_strip(ways[i], results[0].frame_labels) for i in _some(len(ways))]
             files[path] = self._png(codecs.column(rows), text)
             frames = [codecs.column(list(states)) for states in zip(*ways, strict=True)]
-            path = path.removesuffix(".png") + _ANIMATION
+            path = _stem(path) + _ANIMATION
             files[path] = codecs.encode_apng(frames, _timing(len(frames)), text, self._mark())
         for result in results:
             files.update(result.files)
         return files
 
-    def _png(self, image: Image.Image | codecs.Original | codecs.Clip, text: dict[str, str]) -> bytes:
+    def _png(self, image: Image.Image, text: dict[str, str]) -> bytes:
         return codecs.encode_png(image, text, self._mark())
 
     def _text(self, item: Item, notes: dict[str, object], own: dict[str, object]) -> dict[str, str]:
@@ -220,6 +257,14 @@ def _timing(num_frames: int) -> codecs.Timing:
     """Return how the frames of a way follow one another."""
     num_before = num_frames - 1
     return codecs.Timing([*[max(_FRAME_MS, round(_WAY_MS / num_before))] * num_before, _HELD_MS], 0)
+
+
+def _stem(path: str) -> str:
+    return path.removesuffix(PurePosixPath(path).suffix)
+
+
+def _as_png(path: str) -> str:
+    return _stem(path) + images.PNG
 
 
 def _path(*parts: str) -> str:

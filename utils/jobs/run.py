@@ -5,20 +5,22 @@ import errno
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor, nn
 
 from utils import exits, interrupt
-from utils.images import SHEETS, STRIPS, TRAJECTORIES, Inputs, Latents, RegionInputs
+from utils.images import PNG, SHEETS, STRIPS, TRAJECTORIES, Inputs, Latents, RegionInputs
 from utils.jobs import job, page, report, run_key, shares
 from utils.jobs.launch import Launch, Progress, finish
 from utils.jobs.origin import Origin
 from utils.jobs.records import Records
-from utils.jobs.results import Part, Result, Writer, merge
+from utils.jobs.results import PREVIEWS, SHOWN, Part, Result, Writer, merge
 from utils.log import log
 from utils.settings import AUTO, Running
 
@@ -169,6 +171,9 @@ class Run:
             strips=STRIPS if writer.comparison else None,
             sheets=SHEETS if len(writer.folders) > 1 else None,
             trajectories=TRAJECTORIES if writer.trajectory else None,
+            suffix=_most_common_suffix(self._items),
+            previews=PREVIEWS,
+            shown=SHOWN,
         )
 
     def prepare(self) -> None:
@@ -266,7 +271,7 @@ class Run:
         dtypes = [dtype for _, dtype, _ in outputs] or [self._launch.dtype]
         precision = {"precision": _name(max(dtypes, key=lambda dtype: dtype.itemsize))}
         cost = {key: round(sum(cost[key] for *_, cost in outputs), 4) for key in ("calls", "seconds")}
-        finish = partial(self._inputs.finish, item.name)
+        finish = partial(self._inputs.finish, item.name, suffix=PurePosixPath(item.target).suffix)
         contents = self._writer.encode(item, parts, finish, precision)
         if isinstance(self._inputs, RegionInputs) and self._origin(item).difference(made_from):
             raise job.ItemError("it, or its mask, changed while it was edited; run the command again")
@@ -310,6 +315,12 @@ class Run:
             report.write(save_dir, self._key, self._items, self._about)
         except OSError as error:  # a full disk, of which the user knows by now
             log.error(f"{save_dir / report.NAME} cannot be written: {error}")
+
+
+def _most_common_suffix(items: list[job.Item]) -> str:
+    """Return that of most results."""
+    found = Counter(item.target.rpartition(".")[2] for item in items).most_common(1)
+    return f".{found[0][0]}" if found else PNG
 
 
 def _working_directory() -> str:

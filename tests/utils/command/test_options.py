@@ -31,7 +31,7 @@ COMMON = {
         "--noise_by",
     ),
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--compile", "--cpu", "--fit"),
-    *("--size", "--tiles", "--noise_by"),
+    *("--size", "--tiles", "--noise_by", "--range", "--format", "--bits", "--channels"),
     *("--comparison", "--trajectory", "--no_metadata", "--no_report", "--dry_run", "--set"),
     *("--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"),
 }
