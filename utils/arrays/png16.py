@@ -1,5 +1,6 @@
 """PNG files of 16 bits a channel: Pillow unpacks them, but keeps 8 bits of colours and writes grey alone."""
 
+import io
 import struct
 import sys
 import zlib
@@ -55,16 +56,23 @@ def read(reopen: Callable[[], Image.Image], kind: str) -> tuple[np.ndarray, Imag
         halves[..., [_HIGH, _LOW]] = np.asarray(image).reshape(*pixels.shape, 2)
     else:
         _load_as(image, f"{kind};16B")
-        halves[..., _HIGH] = np.asarray(image)
+        _copy(image, halves[..., _HIGH])
         image = reopen()
         _load_as(image, f"{kind};16L")
-        halves[..., _LOW] = np.asarray(image)
+        _copy(image, halves[..., _LOW])
     return _with_opacity(pixels, image.info.get("transparency")), image
 
 
 def _load_as(image: Image.Image, raw: str) -> None:
     image.tile = [tile._replace(args=raw) for tile in image.tile]
     image.load()
+
+
+def _copy(image: Image.Image, into: np.ndarray) -> None:
+    """Band by band, as Pillow hands out its pixels as a copy."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        into[top : top + rows] = image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _with_opacity(pixels: np.ndarray, transparent: object) -> np.ndarray:
@@ -84,16 +92,18 @@ def encode(pixels: np.ndarray, profile: bytes | None, texts: dict[str, str]) -> 
         texts: What its iTXt chunks hold, by their keywords.
     """
     height, width, channels = pixels.shape
-    parts = [MAGIC, _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _TYPES[channels], 0, 0, 0))]
+    file, packing = io.BytesIO(MAGIC), zlib.compressobj(_LEVEL)
+    file.seek(len(MAGIC))
+    file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _TYPES[channels], 0, 0, 0)))
     if profile:
-        parts.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
+        file.write(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
     for key, text in texts.items():
-        parts.append(_chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + text.encode()))
-    packing = zlib.compressobj(_LEVEL)
+        file.write(_chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + text.encode()))
     for rows in _filtered(pixels):
         if packed := packing.compress(rows):
-            parts.append(_chunk(b"IDAT", packed))
-    return b"".join([*parts, _chunk(b"IDAT", packing.flush()), _chunk(b"IEND", b"")])
+            file.write(_chunk(b"IDAT", packed))
+    file.write(_chunk(b"IDAT", packing.flush()) + _chunk(b"IEND", b""))
+    return file.getvalue()
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

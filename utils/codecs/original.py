@@ -59,12 +59,18 @@ class Original:
 
     def image(self) -> Image.Image:
         """Return an image of Pillow, with its profile; what is deeper is rounded to 8 bits."""
-        pixels = self.pixels if not self.is_deep else np.rint(255 * self.unit(self.pixels).clip(0, 1))
-        pixels = pixels.astype(np.uint8, copy=False)
+        pixels = self._to_8_bits() if self.is_deep else self.pixels
         image = Image.fromarray(pixels.squeeze(2) if self._is_grey else pixels)
         if self.profile:
             image.info["icc_profile"] = self.profile
         return image
+
+    def _to_8_bits(self) -> np.ndarray:
+        found, rows = np.empty(self.pixels.shape, np.uint8), max(1, _BAND // self.pixels.shape[1])
+        for top in range(0, len(found), rows):
+            band = slice(top, top + rows)
+            found[band] = np.rint(255 * self.unit(self.pixels[band]).clip(0, 1))
+        return found
 
     @property
     def is_deep(self) -> bool:

@@ -18,6 +18,8 @@ from utils.quote import plain
 
 _COPIES = 4
 """Of a photo, as it is decoded: as it is stored, what a network is shown, mask and its soft edge."""
+_DEEP_COPIES = 8
+"""Likewise, of more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,10 @@ class RegionInputs:
 
     def _memory(self, name: str) -> AbstractContextManager[None]:
         """Hold the memory for a photo and its copies, of which other threads have to leave as much."""
-        width, height = codecs.look(self.whole.input_dir / name, self.whole.input_dir) or (0, 0)
-        return codecs.IN_FLIGHT.hold(_COPIES * width * height)
+        path, root = self.whole.input_dir / name, self.whole.input_dir
+        width, height = codecs.look(path, root) or (0, 0)
+        copies = _DEEP_COPIES if codecs.look_deep(path, root) else _COPIES
+        return codecs.IN_FLIGHT.hold(copies * width * height)
 
     @property
     def _regions(self) -> Regions:
