@@ -291,3 +291,19 @@ def test_python_reads_them_without_a_step_of_8_bits_and_encodes_16(photos, tmp_p
         editor(tmp_path / "x.npy", **options)
     translator = Translator.load(photos.weights, config=photos.config, cpu=True, class_A="cat", class_B="dog")
     assert translator(photos.input_dir / "a.png", respace_steps=2).size == (16, 16)
+
+
+def test_results_of_every_format_are_evaluated(photos, tmp_path, capsys):
+    from tools import evaluate
+
+    write(photos.input_dir / "a.png", FINE)
+    np.save(photos.input_dir / "b.npy", FINE.astype(np.float32))
+    for kind in ("auto", "tiff", "npy", "jpg"):
+        out = tmp_path / kind
+        words = ["--format", kind, "--range", "0", "65535", "--samples", "2"]
+        assert sample_sdedit.main([*photos.words(out), *STEPS, *words]) == 0
+        evaluate.main(
+            [str(photos.input_dir), str(out), "--metrics", "l2", "--json", str(tmp_path / "l2.json")]
+        )
+        [line] = json.loads((tmp_path / "l2.json").read_text())["rows"]
+        assert (line["images"], line["missing"]) == (4, 0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tools.evaluation import networks, pictures
 from tools.evaluation.distances import Extract, Lpips, compare, features, fid, kid
 from tools.evaluation.rows import Row
+from utils.codecs import Ends
 
 FAITHFUL, REALISTIC = ("l2", "lpips"), ("kid", "fid")
 METRICS = (*FAITHFUL, *REALISTIC)
@@ -107,16 +108,16 @@ def add_realism(
         ValueError: A picture cannot be read, or there are too few.
     """
 
-    def see(folder: Path, chosen: list[str], size: tuple[tuple[int, int], str]) -> Tensor:
-        batches = pictures.read_bytes(folder, chosen, *size)
+    def see(folder: Path, chosen: list[str], size: tuple[tuple[int, int], str], ends: Ends | None) -> Tensor:
+        batches = pictures.read_bytes(folder, chosen, *size, ends)
         return features(instruments.extract, (batch.to(instruments.device) for batch in batches))
 
     real: dict[tuple[tuple[int, int], str], Tensor] = {}
     for line, row in zip(table, rows, strict=True):
         size = pictures.size(row), row.fit
-        found = see(row.folder, [target for _, target in row.pairs], size)
+        found = see(row.folder, [target for _, target in row.pairs], size, row.ends)
         if size not in real:
-            real[size] = see(reference, names, size)
+            real[size] = see(reference, names, size, row.ends)
         line |= _realism(row.label, instruments.realism, found, real[size])
 
 

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tools.evaluation.rows import Row
@@ -52,19 +53,33 @@ class Reader:
 
     def _read(self, row: Row, name: str, target: str) -> dict[str, Tensor]:
         try:
-            result = codecs.decode(row.folder / target)
-            guide = images.Inputs(self._guides, result.size, 3, row.fit, self._masks).load_whole(name)
+            with codecs.reading_stored(row.folder / target, ends=row.ends) as found:
+                size, result = found.size, _to_tensor(found)
+            saving = images.Saving(ends=row.ends)
+            guides = images.Inputs(self._guides, size, 3, row.fit, self._masks, saving=saving)
+            guide = guides.load_whole(name)
         except ValueError as error:
             raise ValueError(f"{name}, {row.folder / target}: {error}") from None
-        return {"result": codecs.to_tensor(result, 3), **guide}
+        return {"result": result, **guide}
+
+
+def _to_tensor(
+    picture: Image.Image | codecs.Original, size: tuple[int, int] | None = None, how: str = "crop"
+) -> Tensor:
+    if isinstance(picture, codecs.Original):
+        return codecs.to_float(picture, size, how, 3)
+    return codecs.to_tensor(codecs.fit(picture, size, how), 3)
 
 
 def size(row: Row) -> tuple[int, int]:
     """Return width and height of a row's results, in pixels."""
-    return codecs.decode(row.folder / row.pairs[0][1]).size
+    with codecs.reading_stored(row.folder / row.pairs[0][1], ends=row.ends) as found:
+        return found.size
 
 
-def read_bytes(folder: Path, names: list[str], size: tuple[int, int], how: str) -> Iterator[Tensor]:
+def read_bytes(
+    folder: Path, names: list[str], size: tuple[int, int], how: str, ends: codecs.Ends | None = None
+) -> Iterator[Tensor]:
     """Yield batches [B, 3, H, W] of uint8 pictures, fitted to a width and height.
 
     Raises:
@@ -74,10 +89,10 @@ def read_bytes(folder: Path, names: list[str], size: tuple[int, int], how: str) 
         pictures = []
         for name in part:
             try:
-                picture = codecs.decode(folder / name)
+                with codecs.reading_stored(folder / name, ends=ends) as picture:
+                    pictures.append(_to_tensor(picture, size, how))
             except ValueError as error:
                 raise ValueError(f"{folder / name}: {error}") from None
-            pictures.append(codecs.to_tensor(codecs.fit(picture, size, how), 3))
         yield ((torch.stack(pictures) + 1) * 127.5).round().to(torch.uint8)
 
 

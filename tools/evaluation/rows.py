@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import images
+from utils import codecs, images
 
 _SWEEP = re.compile(r"(?:(t0|steps)_([0-9.e+-]+)|to_.+)")
 
@@ -25,6 +25,8 @@ class Row:
     """How guides were brought to the size of the results."""
     parameter: tuple[str, float] | None = None
     """Of a sweep: t0 or steps, and its value."""
+    ends: codecs.Ends | None = None
+    """Values of black and white in files of numbers."""
 
 
 def find_rows(results: Path, names: list[str], fit: str | None, one_of_several: bool) -> list[Row]:
@@ -52,7 +54,8 @@ def find_rows(results: Path, names: list[str], fit: str | None, one_of_several: 
         pairs = [(name, result) for name, result in wanted if (results / folder / result).is_file()]
         if pairs:
             label = f"{results.name}/{folder}" if one_of_several else folder or results.name
-            rows.append(Row(label, results / folder, pairs, len(wanted) - len(pairs), fit, parameter))
+            missing = len(wanted) - len(pairs)
+            rows.append(Row(label, results / folder, pairs, missing, fit, parameter, _ends(settings)))
     if not rows:
         example = next(iter(targets.values()))
         raise ValueError(
@@ -69,6 +72,13 @@ def _read_settings(results: Path) -> dict[str, object]:
         return {}
 
 
+def _ends(settings: dict[str, object]) -> codecs.Ends | None:
+    """Return which values were black and white in files of numbers; None where nothing said so."""
+    config = settings.get("config") or {}
+    found = settings.get("range") or config.get("diffusion", {}).get("image_range")
+    return (float(found[0]), float(found[1])) if found else None
+
+
 def _folders(results: Path) -> list[tuple[str, tuple[str, float] | None]]:
     """List the folder itself and those of a sweep, in the order of their parameters."""
     found: list[tuple[str, tuple[str, float] | None]] = []
@@ -80,11 +90,13 @@ def _folders(results: Path) -> list[tuple[str, tuple[str, float] | None]]:
 
 def _results(target: str, folder: Path, samples: int | None) -> Iterator[str]:
     """Name the results of a guide: one, or as many as the run drew samples."""
-    stem = target.removesuffix(".png")
-    if samples is None and not (folder / target).is_file():
-        samples = len(list(folder.glob(f"{_literal(stem)}_s[0-9][0-9].png"))) or None
+    stem = target.removesuffix(images.PNG)
+    if samples is None and not any((folder / f"{stem}{suffix}").is_file() for suffix in images.RESULTS):
+        samples = len({path.stem for path in folder.glob(f"{_literal(stem)}_s[0-9][0-9].*")}) or None
     for number in range(samples or 1):
-        yield target if samples is None else f"{stem}_s{number:02d}.png"
+        name = stem if samples is None else f"{stem}_s{number:02d}"
+        there = (f"{name}{suffix}" for suffix in images.RESULTS if (folder / f"{name}{suffix}").is_file())
+        yield next(there, f"{name}{images.PNG}")
 
 
 def _literal(text: str) -> str:

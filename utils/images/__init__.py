@@ -8,7 +8,7 @@ from utils.images.maps import PAIR_SUFFIX, Maps, Masks, find_masks, find_strengt
 from utils.images.paths import LATENTS, SHEETS, STRIPS, TRAJECTORIES, find_images, result_names
 from utils.images.region_inputs import RegionInputs
 from utils.images.regions import Marked, Regions
-from utils.images.saving import PNG, Saving
+from utils.images.saving import PNG, RESULTS, Saving
 
 __all__ = [
     "LATENTS",
@@ -16,6 +16,7 @@ __all__ = [
     "PAIR_SUFFIX",
     "PICTURES",
     "PNG",
+    "RESULTS",
     "SHEETS",
     "STRIPS",
     "TRAJECTORIES",

@@ -16,6 +16,8 @@ _OWN = {"TIFF": ".tif", "NPY": ".npy", "FITS": ".fits"}
 """Suffix of the result of an input of more than 8 bits, by its format; PNG for another."""
 _UNKNOWN_HEADS = (".tif", ".tiff")
 """Suffixes of files whose heads tell what is in them."""
+RESULTS = (PNG, ".jpg", ".webp", ".tif", ".npy", ".fits")
+"""Suffixes of results."""
 _BYTE, _WORD = np.dtype(np.uint8), codecs.WORD
 
 

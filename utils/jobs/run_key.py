@@ -8,11 +8,10 @@ from pathlib import Path
 
 from utils import files
 from utils.config import Config
+from utils.images import RESULTS
 from utils.weights import find_weights
 
 NAME = "run.json"
-_RESULTS = (".png", ".jpg", ".webp", ".tif", ".npy", ".fits")
-"""Suffixes of what runs write."""
 _FOLDERS = ("mask_dir", "strength_dir")
 
 
@@ -67,7 +66,7 @@ def check(save_dir: Path, settings: dict[str, object], overwrite: bool) -> None:
         return
     path = save_dir / NAME
     if not path.exists():
-        if any(path.suffix in _RESULTS and path.is_file() for path in save_dir.rglob("*")):
+        if any(path.suffix in RESULTS and path.is_file() for path in save_dir.rglob("*")):
             raise ValueError(
                 f"--save_dir {save_dir}: holds pictures but no {NAME}, so what made them is not known; "
                 "choose another folder, or replace them with --overwrite"
