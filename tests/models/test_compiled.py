@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
@@ -35,7 +36,12 @@ def batch(size):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, g++")
-def test_compiled_networks_predict_the_same():
+def test_compiled_networks_predict_the_same(monkeypatch):
+    """Without what takes the compiler longer than that: processes, trials of the processor, headers."""
+    settings = torch._inductor.config
+    monkeypatch.setattr(settings, "compile_threads", 1)
+    monkeypatch.setattr(settings.cpp, "vec_isa_ok", True, raising=False)
+    monkeypatch.setattr(settings, "cpp_cache_precompile_headers", False, raising=False)
     network = cast_network(randomize(Block()), torch.float32)
     with torch.inference_mode():
         expected = [network(*batch(size)) for size in (3, 2)]
