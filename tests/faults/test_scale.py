@@ -74,12 +74,12 @@ def pretend_done(input_dir, save_dir, names, key):
 
 
 @pytest.mark.timeout(900)
-def test_a_long_list_starts_quickly_and_stays_small(case, tmp_path, pytestconfig):
+def test_a_long_list_starts_quickly_and_stays_small(case, pytestconfig):
     num_inputs = pytestconfig.getoption("--inputs")
     for path in list(case.input_dir.rglob("*.*")):
         path.unlink()
     Image.new("RGB", (16, 16)).save(case.input_dir / "last.png")
-    alone_s, alone_mib = min(run(case, save_dir) for save_dir in (tmp_path / "alone", case.save_dir))
+    alone_s, alone_mib = run(case, case.save_dir)
     key = json.loads((case.save_dir / "run.json").read_text())["key"]
     (case.save_dir / "last.png").unlink()
     names = [f"{i:06d}.png" for i in range(num_inputs)]
