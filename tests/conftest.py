@@ -15,7 +15,7 @@ from tests.commands.command_case import CONFIG, MODEL, Case
 from utils import log
 
 COUNTS = {
-    "--kills": 2,
+    "--kills": 1,
     "--inputs": 3000,
     "--hostile_images": 40,
     "--hostile_configs": 40,

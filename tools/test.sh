@@ -4,4 +4,5 @@ set -euo pipefail
 source "$(dirname "$0")/setup.sh" requirements-dev.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest -q -n auto --maxprocesses 8 "$@"
+# one more than there are cores: tests of whole commands also wait for them
+.venv/bin/python -m pytest -q -n "$(.venv/bin/python -c 'import os; print(min(8, os.cpu_count() + 1))')" "$@"

@@ -177,8 +177,8 @@ def test_masks_and_strengths_are_of_the_whole_picture(case, tmp_path, way):
             assert difference[:, : right - 1].max() > 5
 
 
-@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion"])
-def test_every_solver_translates_by_tiles_and_measures_the_way_back(case, tmp_path, solver):
+@pytest.mark.parametrize("solver", ["heun", "exact", "cycle-diffusion"])
+def test_solvers_translates_by_tiles_and_measures_the_way_back(case, tmp_path, solver):
     words = ["--solver", solver, "--tiles", "--cycle", "--comparison", "--trajectory", 3]
     found = run(case, tmp_path / "o", *words, command=sample_ddib)
     assert {name: found[name].shape[1::-1] for name in OWN} == OWN
