@@ -179,14 +179,11 @@ class Inputs:
         tensors = {}
         if self.masks is not None:
             if own_mask is None:
-                own_mask = self._mask(self.masks, name, shape)
+                own_mask = self.masks.read(name, shape, partial(self._finish_mask, self.masks))
             tensors["mask"] = torch.ones_like(like[:1]) if own_mask is None else own_mask
             self._say_extent(name, tensors["mask"])
         if self.strengths is not None:
-            strength = self.strengths.read(name, shape, self._fit_map)
-            if strength is None:
-                raise ValueError(f"no picture of its strengths in {self.strengths.folder}")
-            tensors["strength"] = strength
+            tensors["strength"] = maps.read_strength(self.strengths, name, shape, self._fit_map)
         return tensors
 
     def _read_image(self, name: str) -> tuple[dict[str, Tensor], tuple[int, int], None]:
@@ -208,13 +205,6 @@ class Inputs:
 
     def _fit_map(self, image: Image.Image) -> Tensor:
         return maps.to_unit(codecs.fit(image, self.size, self.fit))
-
-    def _mask(self, masks: Masks, name: str, shape: tuple[int, int]) -> Tensor | None:
-        """Return an input's mask, None where everything may change."""
-        found = masks.maps and masks.maps.read(name, shape, partial(self._finish_mask, masks))
-        if found is None and masks.maps is not None and not masks.missing_means_all:
-            raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
-        return found
 
     def _finish_mask(self, masks: Masks, mask: Image.Image) -> Tensor:
         if masks.invert:

@@ -119,6 +119,29 @@ class Masks:
     feather: float = 0.0
     """Width of the soft edge inside what may change, in the model's pixels."""
 
+    def read(self, name: str, size: tuple[int, int], use: Callable[[Image.Image], T]) -> T | None:
+        """Read the mask of an input, see `Maps.read`; None where everything of it may change.
+
+        Raises:
+            ValueError: As for `Maps.read`, or it has none and needs one.
+        """
+        found = self.maps and self.maps.read(name, size, use)
+        if found is None and self.maps is not None and not self.missing_means_all:
+            raise ValueError(f"no mask in {self.maps.folder}; add one, or use --mask_default all")
+        return found
+
+
+def read_strength(strengths: Maps, name: str, size: tuple[int, int], use: Callable[[Image.Image], T]) -> T:
+    """Read the strengths of an input, see `Maps.read`.
+
+    Raises:
+        ValueError: As for `Maps.read`, or it has none.
+    """
+    found = strengths.read(name, size, use)
+    if found is None:
+        raise ValueError(f"no picture of its strengths in {strengths.folder}")
+    return found
+
 
 def find_masks(edit: Edit, save_dir: Path, names: list[str]) -> Masks | None:
     """Find the masks that the options name; None where no input has any.

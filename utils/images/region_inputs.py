@@ -10,7 +10,7 @@ from torch import Tensor
 from utils import codecs
 from utils.codecs import Original
 from utils.images.inputs import Inputs, read_pair
-from utils.images.maps import Masks, is_pair
+from utils.images.maps import Masks, is_pair, read_strength
 from utils.images.regions import Marked, Regions
 from utils.images.saving import PNG, Saving
 from utils.log import log, warn_once
@@ -107,16 +107,12 @@ class RegionInputs:
             photo, own_mask = codecs.read_stored(path, whole.input_dir, ends), None
         strength = None
         if whole.strengths is not None:
-            strength = whole.strengths.read(name, photo.size, Image.Image.copy)
-            if strength is None:
-                raise ValueError(f"no picture of its strengths in {whole.strengths.folder}")
+            strength = read_strength(whole.strengths, name, photo.size, Image.Image.copy)
         return Marked(photo, self._mask(name, own_mask, photo.size), strength)
 
     def _mask(self, name: str, own: Image.Image | None, size: tuple[int, int]) -> Image.Image:
         masks = self.whole.masks
-        mask = own or (masks.maps and masks.maps.read(name, size, Image.Image.copy))
+        mask = own or masks.read(name, size, Image.Image.copy)
         if mask is None:
-            if masks.maps is not None and not masks.missing_means_all:
-                raise ValueError(f"no mask in {masks.maps.folder}; add one, or use --mask_default all")
             return Image.new("L", size, 255)
         return ImageChops.invert(mask) if masks.invert else mask
