@@ -1,6 +1,7 @@
 """Settings of all tests: how much of the long ones is run, and a small case for runs of the commands."""
 
 import logging
+import os
 from collections import Counter
 
 import pytest
@@ -16,7 +17,7 @@ from utils import log
 
 COUNTS = {
     "--kills": 1,
-    "--inputs": 3000,
+    "--inputs": 1000,
     "--hostile_images": 40,
     "--hostile_configs": 40,
     "--hostile_checkpoints": 30,
@@ -42,8 +43,9 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Run the tiny networks on one thread: more of them only wait for one another."""
+    """Run the tiny networks on one thread, also of commands: more of them only wait for one another."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

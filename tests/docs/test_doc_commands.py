@@ -70,12 +70,12 @@ USUAL += ["--respace_steps", "100", "--edit_steps", "50"]
 """Arguments of sample_sdedit.py where a page has dots."""
 
 LESS = {
-    "tools.studies.benchmark_command": f"--config {CONFIG} --repeats 1 --device cpu --images 2 --calls 1",
+    "tools.studies.benchmark_command": f"--config {CONFIG} --precision fp32 --device cpu "
+    "--repeats 1 --images 2 --calls 1",
     "tools.studies.compare_inversions": "--points 2",
     "tools.studies.compare_samplers": "--num_guides 1 --seeds 2 --t0 0.01 --contenders ddpm:2",
     "tools.evaluate": "--metrics l2 --plot out/plot.png",  # the others need weights from elsewhere
     "tools.studies.plot_2d": "--points 8 --respace_steps 2 --figure out/figure.png",
-    "tools.studies.train_2d": "--steps 2 --processes 1",
     "tools.studies.transfer_colors": "--train_steps 2 --respace_steps 2",
 }
 """What is added to the arguments of a tool so that it does little; the last of two values counts."""
@@ -99,6 +99,7 @@ NOT_RUN = {
     "python -m tools.demo.evaluate": _PHOTOS,
     "python -m tools.studies.compare_translations": _PHOTOS,
     "python -m tools.demo.judge": _PHOTOS,
+    "python -m tools.studies.train_2d": "takes minutes; tests/tools/studies/test_2d.py trains one",
     "python -m tools.studies.benchmark ": "takes minutes; tests/tools/studies/test_benchmark.py measures one",
     "unzip painting.zip": "what the page saved; tests/browser/test_paint_page.py saves and opens one",
     "python -m tools.check_published": "fetches; tests/tools/test_check_published.py runs it on small ones",
