@@ -1,13 +1,13 @@
 """The mathematics: schedules, respacing, samplers, and the two methods built on them."""
 
 from diffusions.bdia import BDIA
-from diffusions.consistency import Consistency
+from diffusions.consistency import Consistency, LatentConsistency
 from diffusions.cycle_diffusion import cycle_translate, record_noise, replay_noise
 from diffusions.ddib import decode, encode, translate
 from diffusions.ddim import DDIM
 from diffusions.ddpm import DDPM
 from diffusions.dpm_solver import DPMSolver
-from diffusions.guidance import classifier_free, classifier_gradient
+from diffusions.guidance import classifier_free, classifier_free_at_once, classifier_gradient
 from diffusions.heun import Heun
 from diffusions.inversion import FixedPointInversion, SourceInversion
 from diffusions.pairs import carry_latent
@@ -33,12 +33,14 @@ __all__ = [
     "DPMSolver",
     "FixedPointInversion",
     "Heun",
+    "LatentConsistency",
     "NoiseSchedule",
     "PredictorCorrector",
     "SourceInversion",
     "as_ve",
     "carry_latent",
     "classifier_free",
+    "classifier_free_at_once",
     "classifier_gradient",
     "cycle_translate",
     "decode",

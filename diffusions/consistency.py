@@ -5,8 +5,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from diffusions.preconditioning import SIGMA_DATA
+from diffusions.prediction import Prediction
 from diffusions.process import Model, Noise, Process, as_state, draw
 from diffusions.schedule import Schedule
+
+TIMESTEP_SCALING = 10.0
+"""Of latent consistency models."""
 
 
 class Consistency(Process):
@@ -30,7 +35,8 @@ class Consistency(Process):
             ValueError: An unknown prediction, or timesteps out of order or range.
         """
         super().__init__(schedule, timesteps, prediction, clip_denoised)
-        self.least = schedule.levels([0])[0].noise
+        first = schedule.levels([0])[0]
+        self.least = first.noise if first.signal == 1 else 0.0
         """Noise at which the network is the identity; images are taken to have it still."""
 
     def step(self, model: Model, x_t: Tensor, source: int, target: int, noise: Noise | None = None) -> Tensor:
@@ -60,3 +66,18 @@ class Consistency(Process):
         there = self.levels[target]
         fresh = math.sqrt(max(there.noise**2 - self.least**2, 0.0))
         return there.signal * x_0 + fresh * draw(noise, x_0)
+
+
+class LatentConsistency(Consistency):
+    """Of networks that predict noise and were distilled to be consistent (Luo et al. 2023, arXiv:2310.04378).
+
+    The image is f(x, t) = c_skip x + c_out x_0, with x_0 from the network, c_skip = d^2 / (s^2 + d^2) and
+    c_out = s / sqrt(s^2 + d^2), where s = 10 t and d = 0.5: the identity at timestep 0.
+    """
+
+    def predict(self, model: Model, x_t: Tensor, level: int, clip: bool) -> Prediction:
+        """Ask the network, once, see `Process.predict`; eps is that of the network."""
+        found = super().predict(model, x_t, level, clip)
+        s = TIMESTEP_SCALING * self.timesteps[level - 1]
+        norm = s**2 + SIGMA_DATA**2
+        return found._replace(x_0=SIGMA_DATA**2 / norm * x_t + s / math.sqrt(norm) * found.x_0)

@@ -110,11 +110,16 @@ def padded(network: Network, multiple: int) -> Network:
 
     def on_padded(x: Tensor, *told: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        below, right = -height % multiple, -width % multiple
+        (top, below), (left, right) = margins(height, multiple), margins(width, multiple)
         if not below and not right:
             return network(x, *told)
-        top, left = below // 2, right // 2
-        around = F.pad(x, (left, right - left, top, below - top), mode="reflect")
+        around = F.pad(x, (left, right, top, below), mode="reflect")
         return network(around, *told)[:, :, top : top + height, left : left + width]
 
     return on_padded
+
+
+def margins(length: int, multiple: int) -> tuple[int, int]:
+    """Return what a side lacks to the next multiple, before it and, as much or one more, behind it."""
+    missing = -length % multiple
+    return missing // 2, missing - missing // 2

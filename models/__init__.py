@@ -7,6 +7,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from models.adm import ADM, ADMClassifier, ADMClassifierConfig, ADMConfig
+from models.autoencoder import Autoencoder, AutoencoderConfig
 from models.ddib_mlp import DDIBMLP, DDIBMLPConfig
 from models.ddpm_unet import DDPMUNet, DDPMUNetConfig
 from models.diffusers_unet import DiffusersUNet, DiffusersUNetConfig
@@ -17,9 +18,10 @@ from models.mixer import Mixer, MixerConfig
 from models.ncsnpp import NCSNPP, NCSNPPConfig
 from models.point_mlp import PointMLP, PointMLPConfig
 from models.song_unet import SongUNet, SongUNetConfig
+from models.text_unet import TextUNet, TextUNetConfig
 from models.xyf_unet import XyfAdaGNUNet, XyfAdaGNUNetConfig, XyfUNet, XyfUNetConfig
 
-__all__ = ["CONFIG_CLASSES", "MODELS", "build_empty", "build_model"]
+__all__ = ["CONFIG_CLASSES", "MODELS", "PARTS", "build_empty", "build_model"]
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "adm": (ADMConfig, ADM),
@@ -34,6 +36,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "ncsnpp": (NCSNPPConfig, NCSNPP),
     "point_mlp": (PointMLPConfig, PointMLP),
     "song_unet": (SongUNetConfig, SongUNet),
+    "text_unet": (TextUNetConfig, TextUNet),
     "xyf_unet": (XyfUNetConfig, XyfUNet),
     "xyf_adagn": (XyfAdaGNUNetConfig, XyfAdaGNUNet),
 }
@@ -41,9 +44,11 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
 CONFIG_CLASSES = {
     name: config_class
     for name, (config_class, _) in MODELS.items()
-    if "image_size" in config_class.__dataclass_fields__ and name != "glide"
+    if "image_size" in config_class.__dataclass_fields__ and name not in ("glide", "text_unet")
 }
 """What utils.config needs to read a config's model section: networks for images that need no text."""
+PARTS = {"text_unet": TextUNetConfig, "autoencoder": AutoencoderConfig}
+"""What utils.pipelines needs to read a folder of diffusers that makes pictures from text."""
 
 
 def build_model(config: Any) -> nn.Module:
@@ -55,7 +60,7 @@ def build_model(config: Any) -> nn.Module:
     Raises:
         ValueError: The config is of no known network.
     """
-    for config_class, network_class in MODELS.values():
+    for config_class, network_class in (*MODELS.values(), (AutoencoderConfig, Autoencoder)):
         if type(config) is config_class:
             return network_class(config)
     known = ", ".join(config_class.__name__ for config_class, _ in MODELS.values())

@@ -14,15 +14,17 @@ THIRD_PARTY = {"torch", "accelerate", "PIL", "yaml", "tqdm", "numpy", "safetenso
 THIRD_PARTY |= {"filelock", "huggingface_hub"}
 GROUND = {"option", "settings", "config", "exits", "files", "interrupt", "launchers", "log", "quote"}
 GROUND |= {"threads", "diffusion_config"}
-FLOORS = ("sources", "weights", "arrays", "codecs", "images", "jobs", "command", "sampling", "assemble")
+FLOORS = ("sources", "weights", "pipelines", "arrays", "codecs", "images", "jobs", "command")
+FLOORS += ("sampling", "assemble")
 """Flats of utils/, from the ground up: each imports only those before it, and the ground floor."""
 BELOW = {"command": {"sources"}}
 """Flats that may import less: the command line answers before torch is there."""
 ALLOWED = {
     "diffusions": {"diffusions", "torch"},
-    "models": {"models", "torch", "diffusers"},
+    "models": {"models", "torch", "diffusers", "transformers"},
     "utils": {"utils", *THIRD_PARTY},
     **{f"utils/{flat}": {"utils", *THIRD_PARTY} for flat in FLOORS[:-2]},
+    "utils/pipelines": {"utils", "torch", "transformers"},
     **{f"utils/{flat}": {"diffusions", "models", "utils", "torch", "PIL"} for flat in FLOORS[-2:]},
 }
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
@@ -65,11 +67,15 @@ def test_rooms_import_only_what_they_may(room):
         assert imports(path) <= ALLOWED[room] | set(sys.stdlib_module_names), path
 
 
-def test_diffusers_is_imported_by_its_own_network_alone_and_not_before_it_is_built():
-    users = [path for path in sources("models") if "diffusers" in imports(path)]
-    assert [path.name for path in users] == ["diffusers_unet.py"]
-    assert "\n            from diffusers import " in users[0].read_text()
-    assert "\nfrom diffusers" not in users[0].read_text()
+def test_libraries_that_few_need_are_imported_where_they_are_needed_alone():
+    users = {"diffusers": ["models/wrapped.py"]}
+    users["transformers"] = ["models/text_encoder.py", "utils/pipelines/tokens.py"]
+    rooms = [*(ROOT / "models").glob("*.py"), *(ROOT / "utils").rglob("*.py")]
+    for library, wanted in users.items():
+        found = sorted(path for path in rooms if library in imports(path))
+        assert [path.relative_to(ROOT).as_posix() for path in found] == wanted
+        for path in found:
+            assert not re.search(rf"^(from|import) {library}", path.read_text(), re.MULTILINE)
 
 
 def test_every_file_of_utils_has_its_floor():

@@ -40,14 +40,29 @@ class Config:
     def __post_init__(self):
         if self.model is None:  # what is wrong with it has been said
             return
-        channels, num_classes = getattr(self.model, "in_channels", 3), count_classes(self.model)
-        if channels not in (1, 3):
-            raise ValueError(f"model.in_channels {channels}: images have 1, of greys, or 3")
+        num_classes = count_classes(self.model)
+        if self.channels not in (1, 3):
+            raise ValueError(f"model.in_channels {self.channels}: images have 1, of greys, or 3")
         if num_classes is not None and len(self.classes) > num_classes:
             raise ValueError(f"classes: {len(self.classes)} names, and the network has {num_classes} classes")
         if self.null_class is not None and not 0 <= self.null_class < (num_classes or 0):
             allowed = f"an index from 0 to {num_classes - 1}" if num_classes else "none, it has no classes"
             raise ValueError(f"null_class {self.null_class}: allowed for this network is {allowed}")
+
+    @property
+    def channels(self) -> int:
+        """Of pictures."""
+        return getattr(self.model, "in_channels", 3)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the pictures that the network was trained on, in pixels."""
+        return self.model.image_size
+
+    @property
+    def factor(self) -> int:
+        """Height and width in a picture of what is one pixel to the network."""
+        return 1
 
 
 class _Loader(yaml.SafeLoader):

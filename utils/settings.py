@@ -98,11 +98,13 @@ class Method(Checked):
         "also save the way to each result, at least 2 frames of it, as a strip and an animated PNG",
         Number(2, whole=True),
     )
-    guidance_scale: float = option(
-        1.0,
-        "classifier-free: 1 is none, 2 to 4 lean further towards the class, at twice the cost",
+    guidance_scale: float | None = option(
+        None,
+        "classifier-free: 1 is none, 2 to 4 lean further towards the class, at twice the cost (default: 1; "
+        "for a prompt what its network is used with, 7.5, or 5 for SDXL)",
         Number(0),
     )
+    negative_prompt: str | None = option(None, "what the results of a prompt are not to show")
     unconditional: tuple[str, ...] = option(
         (), "[CONFIG] WEIGHTS of a network without classes to lean away from, in place of the null_class"
     )
@@ -119,7 +121,7 @@ class Method(Checked):
             words = getattr(self, name)
             if len(words) > 2:
                 raise ValueError(f"--{name} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
-        if self.unconditional and self.guidance_scale == 1:
+        if self.unconditional and self.guidance_scale in (None, 1):
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
         if self.range and (len(self.range) != 2 or self.range[0] >= self.range[1]):
             words = " ".join(f"{value:g}" for value in self.range)
@@ -175,6 +177,14 @@ class Edit(Method):
         None,
         "class of the results: an index, a name of the config, 'folder' for the name of the folder that "
         "each is in, or a .csv file of path,class lines (default: no class)",
+    )
+    prompt: str | None = option(
+        None,
+        "what the results show, in words, for a network that is told a text; 'folder' for the name of the "
+        "folder that each is in",
+    )
+    prompt_file: Path | None = option(
+        None, "a .csv file of path,prompt lines, or path,prompt,negative_prompt, one for each input"
     )
     samples: int | None = option(
         None, "this many results an input, named _s00 and so on", Number(1, whole=True)
@@ -232,6 +242,8 @@ class Edit(Method):
             )
         if self.auto_t0 != (self.faithfulness is not None):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
+        if self.prompt is not None and self.prompt_file:
+            raise ValueError("--prompt and --prompt_file: give one of them, they say the same")
         if self.auto_t0 and (self.strength_dir or self.trajectory):
             raise ValueError("--auto_t0: not together with --strength_dir or --trajectory")
         if self.region and (self.size or self.tiles):
@@ -267,6 +279,10 @@ class Translate(Method):
     class_B: tuple[str, ...] = option(
         (), "classes of the results, likewise by index or name; several make a folder each, encoded once"
     )
+    prompt_A: str | None = option(None, "what the inputs show, in words, for a network that is told a text")
+    prompt_B: tuple[str, ...] = option(
+        (), "what the results show; several make a folder each, prompt_0 and so on, encoded once"
+    )
     weights_B: str | None = option(
         None, "another network to decode with, as for --weights (default: that of A)"
     )
@@ -293,8 +309,11 @@ class Translate(Method):
         super().check()
         if self.config_B and not self.weights_B:
             raise ValueError("--config_B: give its weights too, with --weights_B")
-        if not self.class_B and self.weights_B is None:
-            raise ValueError("give --class_B, the class of the results, or another network with --weights_B")
+        if not (self.class_B or self.prompt_B) and self.weights_B is None:
+            raise ValueError(
+                "give --class_B, the class of the results (--prompt_B for a network that is told a text), or "
+                "another network with --weights_B"
+            )
         if self.inversion and self.solver != "ddim":
             raise ValueError(f"--inversion: only for --solver ddim, not {self.solver}")
         if self.offload and self.weights_B is None:

@@ -197,12 +197,12 @@ def test_every_config_is_accounted_for():
 def test_names_of_the_networks():
     images = ["adm", "adm_classifier", "ddpm_unet", "diffusers_unet", "edm2_unet", "lucidrains_unet"]
     images += ["mixer", "ncsnpp", "song_unet", "xyf_unet", "xyf_adagn"]
-    assert set(MODELS) == {*images, "ddib_mlp", "glide", "point_mlp"}
+    assert set(MODELS) == {*images, "ddib_mlp", "glide", "point_mlp", "text_unet"}
     assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
     for name, (config_class, _) in MODELS.items():
         fields = {field.name for field in dataclasses.fields(config_class)}
         assert {"in_channels", "out_channels"} <= fields
-        assert ("image_size" in fields) == (name in [*images, "glide"])
+        assert ("image_size" in fields) == (name in [*images, "glide", "text_unet"])
         assert config_class.__dataclass_params__.frozen
 
 

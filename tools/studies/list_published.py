@@ -23,7 +23,7 @@ def rows() -> Iterator[str]:
 def _facts(entry: Entry, shelf: Shelf) -> list[str]:
     """Return what an entry's network makes, its size, classes and parameters, as far as its config tells."""
     if entry.config_path is None:
-        return ["a folder of diffusers", "", "", ""]
+        return [entry.pictures or "a folder of diffusers", "", "", ""]
     model = load_config(entry.config_path, CONFIG_CLASSES).model
     count = sum(shape.numel() for shape in shelf.shapes(model).values())
     size = f"{model.image_size}x{model.image_size}"

@@ -9,6 +9,7 @@ from diffusions import distance, edit, edit_within
 from diffusions.process import Look, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import log
+from utils.images import Prompt
 from utils.jobs import Item, Result, item_noise
 from utils.sampling import Guide, Tick, name_level, ticking
 from utils.settings import Edit
@@ -23,7 +24,7 @@ class EditBatch:
         process: Process,
         guide: Guide,
         levels: dict[int, str],
-        classes: Mapping[str, str],
+        told: Mapping[str, str | Prompt],
         tick: Tick | None = None,
     ):
         """
@@ -32,41 +33,51 @@ class EditBatch:
             process: The sampler.
             guide: The network, and what guides it.
             levels: To edit from, each with the folder of its results; none with auto_t0.
-            classes: Name of the class of an input's results, by the input's name; none for no class.
+            told: Name of the class of an input's results, or its prompt, by the input's name; none for no
+                class.
             tick: Called before each step.
         """
         self.edit, self.process, self.guide, self.levels = edit, process, guide, levels
-        self.classes, self.tick = classes, tick
+        self.told, self.tick, self.space = told, tick, guide.network.space
 
     def __call__(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
         """Edit a batch from every level, or from one that each image needs; return the results by item."""
+        tensors = tensors | self._in_space(tensors)
         if self.edit.auto_t0:
             return self._edit_within(items, tensors)
         by_level = [self._edit_from(level, items, tensors) for level in self.levels]
         return [list(row) for row in zip(*by_level, strict=True)]
 
+    def _in_space(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the network works on, and where it may change that and how far."""
+        to = {"image": self.space.encode, "mask": self.space.free, "strength": self.space.share}
+        return {f"own_{key}": to[key](tensor) for key, tensor in tensors.items()}
+
     def _edit(
         self, level: int, items: list[Item], tensors: dict[str, Tensor], way: Look | None = None
     ) -> Tensor:
-        guide = tensors["image"]
-        bound = self.guide.bind([self.classes.get(item.name) for item in items])
+        guide, images = tensors["own_image"], tensors["image"]
+        bound = self.guide.bind([self.told.get(item.name) for item in items])
         process = self.process.guided(bound.gradient).watched(ticking(self.tick, way))
-        return edit(
+        edited = edit(
             *(process, bound.guided, guide, level, item_noise(self.edit, items, guide)),
-            mask=tensors.get("mask"),
-            strength=tensors.get("strength"),
+            mask=tensors.get("own_mask"),
+            strength=tensors.get("own_strength"),
             fixed_noise=self.edit.mask_noise == "fixed",
             repeats=self.edit.repeats,
         )
+        made = self.space.decode(edited, images.shape[2:])
+        return self.space.keep(made, images, tensors.get("mask"), tensors.get("strength"))
 
     def _edit_from(self, level: int, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
-        guide, noised = tensors["image"], [None] * len(items)
+        guide, noised, size = tensors["own_image"], [None] * len(items), tensors["image"].shape[2:]
         if self.edit.comparison:  # with the first noise that edit draws
             noised = self.process.diffuse(guide, level, item_noise(self.edit, items, guide)())
-            noised = self.process.shown(noised, level)
+            noised = self.space.decode(self.process.shown(noised, level), size)
         num_frames = self.edit.trajectory or 1  # the last is the result
         way = Trajectory(self.process, num_frames - 1, self.edit.repeats * level)
         edited = self._edit(level, items, tensors, way)
+        way.states = [self.space.decode(state, size) for state in way.states]
         ways = frames(edited, way) if self.edit.trajectory else [None] * len(items)
         names = [*(name_level(self.process, reached) for reached in way.levels), "result"]
         own = {"folder": self.levels[level], "frame_labels": names}
@@ -99,7 +110,7 @@ class EditBatch:
 
     def _notes(self, level: int, item: Item) -> dict[str, object]:
         return {
-            "class_label": self.guide.guidance.name_of(self.classes.get(item.name)),
+            **self.guide.guidance.note(self.told.get(item.name)),
             "edit_steps": level,
             "t0": round(self.process.t0_at(level), 6),
             "sigma": _in_json(self.process.sigma(level)),

@@ -1,8 +1,10 @@
 """From the settings of SDEdit to a plan."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -12,25 +14,29 @@ from utils.assemble.edit_batch import EditBatch
 from utils.assemble.plan import Plan, find_saving
 from utils.config import Config
 from utils.sampling import (
-    CONSISTENCY,
     Chosen,
     Guidance,
     Network,
     Retrying,
     Sizing,
+    TextGuidance,
     Tick,
     Trained,
     check_place,
     choose_levels,
     complete,
+    counts_below_start,
     describe_levels,
     find_network,
     find_sizes,
     find_sizing,
     load_network,
+    make_guidance,
     make_process,
     read_timesteps,
     read_trained,
+    reads_text,
+    refuse_text,
     start_timesteps,
 )
 from utils.settings import Edit, Running
@@ -47,7 +53,7 @@ class EditMeans:
     config: Config
     timesteps: list[float]
     process: Process
-    guidance: Guidance
+    guidance: Guidance | TextGuidance
     levels: dict[int, str]
     """To edit from, each with the folder of its results; none with auto_t0."""
     sizing: Sizing
@@ -83,7 +89,7 @@ class EditMeans:
 
 
 def find_means(
-    edit: Edit, chosen: Chosen, config: Config, trained: Trained, classes: dict[str, str]
+    edit: Edit, chosen: Chosen, config: Config, trained: Trained, told: Mapping[str, str | images.Prompt]
 ) -> EditMeans:
     """Work out what the settings of an edit amount to.
 
@@ -92,16 +98,16 @@ def find_means(
         chosen: The networks that they name.
         config: Of the network that edits.
         trained: Its process.
-        classes: Name of the class of each picture that has one.
+        told: Name of the class of each picture that has one, or its prompt.
 
     Raises:
         ValueError: Settings that do not go together or with the network.
     """
     edit = complete(edit, config)
-    below_start = edit.sampler == CONSISTENCY and (edit.t0 or edit.sigma0)
+    below_start = counts_below_start(edit, config)
     timesteps = start_timesteps(edit, trained) if below_start else read_timesteps(edit, trained, None)
     process = make_process(edit, config, trained, timesteps)
-    guidance = Guidance(edit, chosen, config, sorted(set(classes.values())) or None)
+    guidance = make_guidance(edit, chosen, config, list(dict.fromkeys(told.values())))
     levels = choose_levels(edit, process)
     sizing = find_sizing(edit, {"weights": config} | guidance.configs)
     return EditMeans(edit, chosen, config, timesteps, process, guidance, levels, sizing)
@@ -116,8 +122,8 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     chosen, config = find_network(network, edit, fetch=not running.dry_run)
     trained = read_trained(config)
     names = images.find_inputs(running, edit, images.WITH_PAIRS)
-    indices, classes = _classes(edit, config, running, names)
-    means = find_means(edit, chosen, config, trained, classes)
+    conditions, told = read_told(edit, config, running.folder, names)
+    means = find_means(edit, chosen, config, trained, told)
     sizing, seen = means.sizing, find_sizes(means.sizing, running, names)
     check_place(sizing, running)
     _warn(means)
@@ -138,8 +144,8 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
         num_calls=round(means.num_calls * sizing.calls(seen.values())),
         lines=_describe(means, seen, len(names), len(items), reader.missing(names)),
         parameters=means.parameters(masked=reader.masks is not None),
-        build=lambda launch: build(means, launch, classes, most=running.micro_batch),
-        classes=indices,
+        build=lambda launch: build(means, launch, told, most=running.micro_batch),
+        conditions=conditions,
     )
 
 
@@ -152,7 +158,7 @@ def _reader(means: EditMeans, running: Running, names: list[str]) -> images.Inpu
     edit, sizing = means.edit, means.sizing
     size = sizing.side if edit.region else sizing.size
     reader = images.Inputs(
-        *(running.folder, size, means.config.model.in_channels, edit.fit),
+        *(running.folder, size, means.config.channels, edit.fit),
         masks=images.find_masks(edit, running.save_dir, names),
         strengths=images.find_strengths(edit, running.save_dir, names),
         least=sizing.least,
@@ -168,7 +174,7 @@ def _reader(means: EditMeans, running: Running, names: list[str]) -> images.Inpu
 def build(
     means: EditMeans,
     launch: jobs.Launch,
-    classes: dict[str, str],
+    told: Mapping[str, str | images.Prompt],
     tick: Tick | None = None,
     network: Network | None = None,
     most: int | None = None,
@@ -178,7 +184,7 @@ def build(
     Args:
         means: What it amounts to.
         launch: Where it runs.
-        classes: Name of the class of each picture that has one.
+        told: Name of the class of each picture that has one, or its prompt.
         tick: Called before each step.
         network: That edits, where it is loaded.
         most: Tiles a network call, where pictures are cut into them (default: the launch's micro-batch).
@@ -192,19 +198,32 @@ def build(
     network = network or load_network(means.config, means.chosen.main.weights, launch)
     tiles = means.sizing.tiles(most or launch.micro_batch)
     guide = means.guidance.load(replace(network, tiles=tiles), launch)
-    batch = EditBatch(means.edit, means.process, guide, means.levels, classes, tick)
+    batch = EditBatch(means.edit, means.process, guide, means.levels, told, tick)
     return Retrying(batch, tiles) if tiles else batch, guide.modules
 
 
-def _classes(
-    edit: Edit, config: Config, running: Running, names: list[str]
-) -> tuple[dict[str, int] | None, dict[str, str]]:
-    """Return the class of each picture: its index where pictures may differ, and its name."""
+def read_told(
+    edit: Edit, config: Config, input_dir: Path, names: list[str]
+) -> tuple[dict[str, int | str] | None, Mapping[str, str | images.Prompt]]:
+    """Return what the network is told of pictures: as a record has it, where they may differ; and all.
+
+    Raises:
+        ValueError: Prompts for a network that takes none, or none for one that does, or unknown classes.
+    """
+    if reads_text(config):
+        if edit.class_label is not None:
+            raise ValueError("--class_label: this network has no classes, it is told a text; give --prompt")
+        prompts = images.read_prompts(edit.prompt, edit.prompt_file, input_dir, names)
+        differ = edit.prompt_file is not None or edit.prompt == images.BY_FOLDER
+        return (
+            {name: "\n".join(filter(None, x)) for name, x in prompts.items()} if differ else None
+        ), prompts
+    refuse_text(edit, config)
     if edit.class_label is None:
         return None, {}
     if not images.differs(edit.class_label):  # a classifier's class, perhaps, of a network without any
         return None, dict.fromkeys(names, edit.class_label)
-    found = images.read_classes("class_label", edit.class_label, config, running.folder, names)
+    found = images.read_classes("class_label", edit.class_label, config, input_dir, names)
     return found, {name: str(index) for name, index in found.items()}
 
 

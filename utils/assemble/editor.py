@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from utils import codecs, images, jobs, option
-from utils.assemble.edit_plan import TITLE, EditMeans, build, find_means
+from utils.assemble.edit_plan import TITLE, EditMeans, build, find_means, read_told
 from utils.assemble.loaded import (
     Callback,
     Counter,
@@ -21,9 +21,11 @@ from utils.assemble.loaded import (
     open_stored,
 )
 from utils.assemble.plan import find_ends, record
+from utils.config import Config
+from utils.sampling import reads_text
 from utils.settings import Edit
 
-_OF_FILES = ("mask_dir", "strength_dir", "comparison", "trajectory")
+_OF_FILES = ("mask_dir", "strength_dir", "prompt_file", "comparison", "trajectory")
 _WAYS = ("t0", "edit_steps", "auto_t0")
 
 
@@ -146,8 +148,8 @@ class Editor(OnLoaded):
         if any(options.get(way) for way in _WAYS):
             given = {name: value for name, value in given.items() if name not in _WAYS}
         edit, loaded = _settings({**given, **options}), self._loaded
-        classes = {} if edit.class_label is None else {"": edit.class_label}
-        return find_means(edit, loaded.choose(edit), loaded.config, loaded.trained, classes)
+        told = _told(edit, loaded.config, [""])
+        return find_means(edit, loaded.choose(edit), loaded.config, loaded.trained, told)
 
     def _run(
         self,
@@ -168,10 +170,10 @@ class Editor(OnLoaded):
         items = list(rows)
         batches = loaded.batches(list(rows.values()), means.sizing)
         tick = callback and Counter(callback, edit.repeats * sum(means.levels) * len(batches) or None)
-        classes = {} if edit.class_label is None else dict.fromkeys(names, edit.class_label)
+        told = _told(edit, self.config, names)
 
         def made(launch: jobs.Launch):
-            return build(means, launch, classes, tick, loaded.on(launch), loaded.micro_batch)
+            return build(means, launch, told, tick, loaded.on(launch), loaded.micro_batch)
 
         found = loaded.run(made, items, list(rows.values()), batches)
         done = dict(zip(items, found, strict=True))
@@ -218,9 +220,16 @@ class Editor(OnLoaded):
         if photo.is_deep:  # as PNG has it
             photo = codecs.convert(photo, codecs.WORD)
         marked = images.Marked(photo, **{key: _open_map(key, edit, x, photo.size) for key, x in maps.items()})
-        model = self.config.model
-        regions = images.Regions(model.image_size, model.in_channels, edit.region_margin, edit.mask_feather)
+        config = self.config
+        regions = images.Regions(config.image_size, config.channels, edit.region_margin, edit.mask_feather)
         return Read(regions.cut(marked), lambda edited: regions.put_back(marked.copy(), edited))
+
+
+def _told(edit: Edit, config: Config, names: list[str]) -> Mapping[str, str | images.Prompt]:
+    """Return what the network is told of pictures, all the same: a class, a prompt or nothing."""
+    if reads_text(config) or edit.class_label is None:
+        return read_told(edit, config, Path(), names)[1]
+    return dict.fromkeys(names, edit.class_label)
 
 
 def _finish(is_deep: bool, edited: list[Tensor]) -> Image.Image | codecs.Original:

@@ -77,7 +77,7 @@ class Loaded:
         """
         if sizing.size is None:
             images.check_least(picture.size, sizing.least)
-        channels = self.config.model.in_channels
+        channels = self.config.channels
         if isinstance(picture, codecs.Original):
             return codecs.to_float(picture, sizing.size, fit, channels)
         return codecs.to_tensor(codecs.fit(picture, sizing.size, fit), channels)

@@ -38,8 +38,8 @@ class Plan:
     """What the files record of the method."""
     build: Callable[[jobs.Launch], tuple[jobs.Sampler, list[nn.Module]]] = field(repr=False)
     """Loads the networks, and returns the method on a batch."""
-    classes: dict[str, int] | None = None
-    """The class of each input by its relative path, where it counts for the result."""
+    conditions: dict[str, int | str] | None = None
+    """What the network is told of each input by its relative path, where inputs may differ by it."""
 
     def describe(self) -> str:
         """Say what a run would do."""
@@ -68,7 +68,7 @@ class Plan:
             self._writer(known["weights"].removeprefix("sha256 ")),
             calls_per_item=self.num_calls,
             told=self._tell(command),
-            classes=self.classes,
+            conditions=self.conditions,
         )
         run.prepare()
         return run

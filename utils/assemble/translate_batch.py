@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from diffusions import DDPM, carry_latent, decode, encode, record_noise, replay_noise
@@ -14,7 +13,7 @@ from diffusions.process import Look, Model, Noise, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import images, log
 from utils.jobs import Item, Result, item_noise
-from utils.sampling import Swap, Tick, name_level, ticking
+from utils.sampling import PixelSpace, Swap, Tick, name_level, ticking
 from utils.settings import Translate
 
 
@@ -47,9 +46,19 @@ class Target(NamedTuple):
     """What inputs are translated to."""
 
     name: str | None
-    """Of its class; None for another network without classes."""
+    """Of its class, or its prompt; None for another network without classes."""
     side: Callable[[int], Side]
     """Gives the side to decode by, for a batch of so many."""
+
+
+class Start(NamedTuple):
+    """Where a translation begins."""
+
+    side: Side
+    latent: Tensor | Recording
+    states: Tensor | None
+    """The inputs, as the network of A works on them; None of latents from files."""
+    images: Tensor | None
 
 
 class TranslateBatch:
@@ -58,27 +67,27 @@ class TranslateBatch:
     def __init__(
         self,
         translate: Translate,
-        source: Callable[[Tensor | None], Side],
+        source: Callable[[list[Item]], Side],
         targets: dict[str, Target],
-        sources: dict[str, int] | None,
-        name_of: Callable[[int], str],
-        space: dict[str, object],
+        note: Callable[[Item], dict[str, object]],
+        made_by: Callable[[Item], dict[str, object]],
+        spaces: tuple[PixelSpace, PixelSpace],
         swap: Swap,
         tick: Tick | None = None,
     ):
         """
         Args:
             translate: The settings.
-            source: Gives the side to encode by, for the labels of a batch, shape [B], or for none.
+            source: Gives the side to encode the items of a batch by.
             targets: To decode by, each under the folder of its results.
-            sources: Label of each input, by its relative path; None for a network without classes.
-            name_of: Gives the name of such a label.
-            space: What a saved latent has to match, to be decoded later.
+            note: Returns what a result says of where it comes from, its class A or prompt A.
+            made_by: Returns what a saved latent has to match, to be decoded later.
+            spaces: Where the networks of A and of B work.
             swap: Holds the networks on the device in their turn.
             tick: Called before each step.
         """
         self.translate, self.source, self.targets = translate, source, targets
-        self.sources, self.name_of, self.space = sources, name_of, space
+        self.note, self.made_by, self.spaces = note, made_by, spaces
         self.swap, self.tick = swap, tick
         num_frames = translate.trajectory or 1  # the last is the result
         self.num_up = 0 if translate.from_latents else num_frames // 2
@@ -87,26 +96,34 @@ class TranslateBatch:
     def __call__(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
         """Encode a batch, or take its latents, and decode it to every target; return the results by item."""
         images, latent = tensors.get("image"), tensors.get("latent")
-        side = self._source(items, latent if images is None else images)
+        side, (space_A, space_B) = self.source(items), self.spaces
         up = Trajectory(side.encoder, self.num_up, side.encoder.num_steps)
-        if latent is None:
+        if images is None:
+            size, states = space_A.size_of(latent), None
+        else:
             self.swap.to_source()
-            latent = side.encode(images, item_noise(self.translate, items, images), ticking(self.tick, up))
+            size, states = images.shape[2:], space_A.encode(images)
+            latent = side.encode(states, item_noise(self.translate, items, states), ticking(self.tick, up))
             if isinstance(latent, tuple):  # recorded on a way down
-                up.turn_round(images)
+                up.turn_round(states)
+        up.states = [space_A.decode(state, size) for state in up.states]
         files = self._files(items, latent) if self.translate.save_latents else [{} for _ in items]
-        notes = self._diagnose(items, side, images, latent) if self.translate.cycle else [{} for _ in items]
+        start = Start(side, latent, states, images)
+        notes = self._diagnose(items, start) if self.translate.cycle else [{} for _ in items]
+        shown = space_A.decode(self._shown(side, latent), size)
         by_target = []
         for folder, (name, make_side) in self.targets.items():
             self.swap.to_target()
             target = make_side(len(items))
             down = Trajectory(target.decoder, self.num_down, target.decoder.num_steps)
-            results = target.decode(latent, side.encoder, ticking(self.tick, down))
+            made = target.decode(latent, side.encoder, ticking(self.tick, down))
+            down.states = [space_B.decode(state, size) for state in down.states]
+            results = space_B.decode(made, size)
             ways = frames(results, up, down) if self.translate.trajectory else [None] * len(items)
             back = [None] * len(items)
             if self.translate.cycle:
-                back, notes = self._return(items, side, target, images, results, notes, name)
-            rows = zip(items, results, self._shown(side, latent), back, ways, notes, files, strict=True)
+                back, notes = self._return(items, start, target, made, notes, name)
+            rows = zip(items, results, shown, back, ways, notes, files, strict=True)
             seen = [*_name_states(side.encoder, up), *_name_states(target.decoder, down), "result"]
             own = {"folder": folder, "before_label": "latent", "frame_labels": seen}
             by_target.append(
@@ -118,21 +135,14 @@ class TranslateBatch:
         return [list(row) for row in zip(*by_target, strict=True)]
 
     def _classes(self, item: Item, target: str | None) -> dict[str, object]:
-        source = None if self.sources is None else self.name_of(self.sources[item.name])
-        return {"class_A": source, "class_B": target}
-
-    def _source(self, items: list[Item], like: Tensor) -> Side:
-        if self.sources is None:
-            return self.source(None)
-        return self.source(torch.tensor([self.sources[item.name] for item in items], device=like.device))
+        return self.note(item) | ({"prompt_B": target} if self.translate.prompt_B else {"class_B": target})
 
     def _files(self, items: list[Item], latent: Tensor) -> list[dict[str, bytes]]:
         """Return the file of each latent, by its path."""
         files = []
         for item, row in zip(items, latent, strict=True):
-            made_by = {**self.space, "class_A": self.sources and self.sources[item.name]}
             path = PurePosixPath(images.LATENTS, item.target).with_suffix(images.LATENT_SUFFIX).as_posix()
-            files.append({path: images.encode_latent(row, made_by)})
+            files.append({path: images.encode_latent(row, self.made_by(item))})
         return files
 
     def _shown(self, side: Side, latent: Tensor | Recording) -> Tensor:
@@ -140,40 +150,52 @@ class TranslateBatch:
         state = latent[0] if isinstance(latent, tuple) else latent
         return side.encoder.shown(state, side.encoder.num_steps)
 
-    def _diagnose(
-        self, items: list[Item], side: Side, images: Tensor, latent: Tensor | Recording
-    ) -> list[dict[str, object]]:
+    def _diagnose(self, items: list[Item], start: Start) -> list[dict[str, object]]:
         """Measure A to A, and how much the latent looks like noise."""
-        errors = rmse(side.decode(latent, side.encoder), images).tolist()
-        table = {key: value.tolist() for key, value in latent_statistics(self._shown(side, latent)).items()}
+        errors = self._errors("A_to_A", start.side.decode(start.latent, start.side.encoder), start)
+        shown = self._shown(start.side, start.latent)
+        table = {key: value.tolist() for key, value in latent_statistics(shown).items()}
         notes = []
         for row, (item, error) in enumerate(zip(items, errors, strict=True)):
             statistics = {key: round(values[row], 4) for key, values in table.items()}
             if far := unlike_noise(statistics):
                 log.log.warning(f"warning: {item.name}: its latent is unlike noise: {', '.join(far)}")
-            notes.append({"A_to_A": round(error, 5), "latent": statistics})
+            notes.append({**error, "latent": statistics})
         return notes
+
+    def _errors(self, name: str, states: Tensor, start: Start) -> list[dict[str, object]]:
+        """Return how far states are from those of the inputs: in pixels, and in latents where there are."""
+        space = self.spaces[0]
+        found = {name: rmse(space.decode(states, start.images.shape[2:]), start.images)}
+        if space.factor > 1:
+            found[f"{name}_latent"] = rmse(states, start.states)
+            found["autoencoder"] = rmse(space.decode(start.states, start.images.shape[2:]), start.images)
+        rows = zip(*(errors.tolist() for errors in found.values()), strict=True)
+        return [{key: round(x, 5) for key, x in zip(found, row, strict=True)} for row in rows]
 
     def _return(
         self,
         items: list[Item],
-        side: Side,
+        start: Start,
         target: Side,
-        images: Tensor,
-        results: Tensor,
+        made: Tensor,
         notes: list[dict[str, object]],
         name: str | None,
     ) -> tuple[Tensor, list[dict[str, object]]]:
         """Translate results back to A, and measure what returns."""
-        latent = target.encode(results, item_noise(self.translate, items, results))
+        latent = target.encode(made, item_noise(self.translate, items, made))
         self.swap.to_source()
-        back = side.decode(latent, target.encoder)
-        errors = rmse(back, images).tolist()
-        for item, note, error in zip(items, notes, errors, strict=True):
-            log.log.info(f"{item.name}: A to A {note['A_to_A']:.4f}, A to {name or 'B'} to A {error:.4f}")
-        return back, [
-            {**note, "A_to_B_to_A": round(error, 5)} for note, error in zip(notes, errors, strict=True)
+        back = start.side.decode(latent, target.encoder)
+        found = [
+            note | error for note, error in zip(notes, self._errors("A_to_B_to_A", back, start), strict=True)
         ]
+        for item, note in zip(items, found, strict=True):
+            lost = f", the autoencoder alone {note['autoencoder']:.4f}" if "autoencoder" in note else ""
+            log.log.info(
+                f"{item.name}: A to A {note['A_to_A']:.4f}, A to {name or 'B'} to A "
+                f"{note['A_to_B_to_A']:.4f}{lost}"
+            )
+        return self.spaces[0].decode(back, start.images.shape[2:]), found
 
 
 def _name_states(process: Process, way: Trajectory) -> list[str]:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from diffusions import match_timesteps
 from diffusions.process import Process
-from utils import images, jobs, log, settings, sources
+from utils import images, jobs, log, quote, settings, sources
 from utils.assemble.plan import Plan, find_saving
 from utils.assemble.translate_batch import Side, Target, TranslateBatch
 from utils.config import Config, class_name
@@ -20,6 +21,7 @@ from utils.sampling import (
     Retrying,
     Sizing,
     Swap,
+    TextGuidance,
     Trained,
     check_place,
     check_same_images,
@@ -29,11 +31,15 @@ from utils.sampling import (
     find_sizes,
     find_sizing,
     load_network,
+    make_guidance,
     make_solver,
     move,
     read_config,
     read_timesteps,
     read_trained,
+    reads_text,
+    refuse_text,
+    tell,
     unconditional_label,
 )
 from utils.settings import Running, Translate
@@ -54,16 +60,18 @@ class Ends:
     """Encoder and decoder of A."""
     down: tuple[Process, Process]
     """Those of B."""
-    guidance: Guidance
+    guidance: Guidance | TextGuidance
     sizing: Sizing
 
     @property
-    def folders(self) -> dict[str, str | None]:
-        """Return the folder of each result, and the class it is of: one folder for each of several."""
-        wanted = self.translate.class_B
-        if len(wanted) > 1:
-            return {f"to_{name}": name for name in wanted}
-        return {"": wanted[0] if wanted else None}
+    def folders(self) -> dict[str, str | images.Prompt | None]:
+        """Return the folder of each result, and its class or prompt: one folder for each of several."""
+        classes, prompts = self.translate.class_B, self.translate.prompt_B
+        if len(prompts) > 1:
+            return {f"prompt_{i}": images.Prompt(text) for i, text in enumerate(prompts)}
+        if len(classes) > 1:
+            return {f"to_{name}": name for name in classes}
+        return {"": (*classes, *map(images.Prompt, prompts), None)[0]}
 
     @property
     def space(self) -> dict[str, object]:
@@ -72,6 +80,11 @@ class Ends:
         names = {"config": main.config.name, "weights": main.weights.name}
         tiles = {"tiles": self.translate.tiles or None}  # files of before say nothing of tiles
         return names | {"timesteps": self.timesteps, "solver": self.translate.solver} | tiles
+
+    @property
+    def of_text(self) -> dict[str, object]:
+        """What a latent is told by a text: a class may be another in the same space, see `space`."""
+        return {"prompt_A": self.translate.prompt_A} if self.translate.prompt_A is not None else {}
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -114,7 +127,7 @@ def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[End
         trained_B, encoder = read_trained(config_B), up[0]
         sigmas = [encoder.sigma(level) for level in range(1, encoder.num_steps + 1)]
         down = make_solver(translate, trained_B, match_timesteps(trained_B.schedule, sigmas))
-    guidance = Guidance(translate, chosen, config_B, translate.class_B or None)
+    guidance = make_guidance(translate, chosen, config_B, read_targets(translate, config_B))
     other = {"weights_B": config_B} if chosen.other else {}
     sizing = find_sizing(translate, {"weights": config} | other | guidance.configs)
     return Ends(translate, chosen, config, config_B, timesteps, up, down, guidance, sizing), trained
@@ -130,7 +143,7 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
     ends, trained = find_ends(translate, chosen, config)
     suffixes = (images.LATENT_SUFFIX,) if translate.from_latents else images.PICTURES
     names = images.find_inputs(running, translate, suffixes)
-    classes = find_sources(translate, config, running, names)
+    told = read_sources(translate, config, running.folder, names)
     sizing, seen = ends.sizing, find_sizes(ends.sizing, running, names)
     check_place(sizing, running)
     sizing.warn(seen.values())
@@ -150,24 +163,58 @@ def plan_translation(network: settings.Network, translate: Translate, running: R
         num_calls=round(ends.num_calls * sizing.calls(seen.values())),
         lines=_describe(ends, seen, len(names)),
         parameters=ends.parameters,
-        build=lambda launch: build(ends, launch, classes, most=running.micro_batch),
-        classes=classes,
+        build=lambda launch: build(ends, launch, told, most=running.micro_batch),
+        conditions=told,
     )
 
 
-def find_sources(
-    translate: Translate, config: Config, running: Running, names: list[str]
+def read_sources(
+    translate: Translate, config: Config, input_dir: Path, names: list[str]
 ) -> dict[str, int] | None:
     """Return the class of each input, None for a network without classes.
 
     Raises:
-        ValueError: Such a class does not exist, or the network needs one.
+        ValueError: Such a class does not exist, or the network needs one, or a prompt.
     """
-    if translate.class_A:
-        return images.read_classes("class_A", translate.class_A, config, running.folder, names)
-    if not translate.from_latents and unconditional_label(config) is not None:
-        raise ValueError("give --class_A, the class of the inputs, to a network with classes")
-    return None
+    check_source(translate, config)
+    if translate.class_A is None:
+        return None
+    return images.read_classes("class_A", translate.class_A, config, input_dir, names)
+
+
+def check_source(translate: Translate, config: Config) -> None:
+    """Refuse a translation whose inputs the network of A is not told of, or not in its way.
+
+    Raises:
+        ValueError: Such a translation.
+    """
+    if not reads_text(config):
+        refuse_text(replace(translate, prompt_B=()), config)
+        if not (translate.class_A or translate.from_latents) and unconditional_label(config) is not None:
+            raise ValueError("give --class_A, the class of the inputs, to a network with classes")
+    elif translate.class_A is not None:
+        raise ValueError("--class_A: this network has no classes, it is told a text; give --prompt_A")
+    elif translate.prompt_A is None and not translate.from_latents:
+        raise ValueError(
+            "give --prompt_A, what the inputs show, to a network that is told a text; an empty one, '', says "
+            "nothing"
+        )
+
+
+def read_targets(translate: Translate, config: Config) -> list[str] | list[images.Prompt]:
+    """Return the classes or prompts that the network of B is to lead to.
+
+    Raises:
+        ValueError: Classes for a network of prompts, or the other way round.
+    """
+    if not reads_text(config):
+        refuse_text(replace(translate, prompt_A=None), config)
+        return list(translate.class_B)
+    if translate.class_B:
+        raise ValueError("--class_B: this network has no classes, it is told a text; give --prompt_B")
+    if not translate.prompt_B:
+        raise ValueError("give --prompt_B, what the results show, to a network that is told a text")
+    return [images.Prompt(text) for text in translate.prompt_B]
 
 
 def build(
@@ -205,39 +252,60 @@ def build(
     guide = ends.guidance.load(replace(network_B, tiles=tiles), launch)
     encoder_B, decoder_B = ends.down
 
-    def target(name: str | None, num_images: int) -> Side:
-        bound = guide.bind([name] * num_images)
+    def target(told: str | images.Prompt | None, num_images: int) -> Side:
+        bound = guide.bind([told] * num_images)
         return Side(encoder_B, decoder_B.guided(bound.gradient), bound.plain, bound.guided)
 
-    def source(labels: Tensor | None) -> Side:
-        model = network.model(labels)
+    def source(items: list[jobs.Item]) -> Side:
+        model = network.model(_told(ends, network, sources, items, launch.device))
         return Side(*ends.up, model, model)
 
+    def note(item: jobs.Item) -> dict[str, object]:
+        if reads_text(ends.config):
+            return {"prompt_A": translate.prompt_A}
+        return {"class_A": None if sources is None else class_name(ends.config, sources[item.name])}
+
+    def made_by(item: jobs.Item) -> dict[str, object]:
+        return ends.space | {"class_A": sources and sources[item.name]} | ends.of_text
+
     targets = {
-        folder: Target(ends.guidance.name_of(name), partial(target, name))
-        for folder, name in ends.folders.items()
+        folder: Target(None if told is None else ends.guidance.name_of(told), partial(target, told))
+        for folder, told in ends.folders.items()
     }
     swap = Swap(launch.device, away, guide.modules if translate.offload else [])
-    named = partial(class_name, ends.config)
-    batch = TranslateBatch(translate, source, targets, sources, named, ends.space, swap, tick)
+    spaces = network.space, network_B.space
+    batch = TranslateBatch(translate, source, targets, note, made_by, spaces, swap, tick)
     return Retrying(batch, tiles) if tiles else batch, [*away, *guide.modules]
 
 
+def _told(
+    ends: Ends, network: Network, sources: dict[str, int] | None, items: list[jobs.Item], device: torch.device
+) -> tuple[Tensor, ...] | Tensor | None:
+    """Return what the network of A is told of a batch."""
+    if reads_text(ends.config):
+        return tell(network, [ends.translate.prompt_A] * len(items), 1.0, device)
+    return None if sources is None else torch.tensor([sources[item.name] for item in items], device=device)
+
+
 def _reader(ends: Ends, running: Running, names: list[str]) -> images.Inputs | images.Latents:
-    channels, sizing, translate = ends.config.model.in_channels, ends.sizing, ends.translate
+    sizing, translate = ends.sizing, ends.translate
     saving = find_saving(translate, running, ends.config, names)
     if translate.from_latents:
-        shape = channels, *sizing.shape
-        return images.Latents(running.folder, ends.space, shape, sizing.least, saving)
+        shape = ends.config.model.in_channels, *sizing.shape_of_latents
+        made_by, least = ends.space | ends.of_text, -(-sizing.least // sizing.factor)
+        return images.Latents(running.folder, made_by, shape, least, saving)
     return images.Inputs(
-        *(running.folder, sizing.size, channels, translate.fit), least=sizing.least, saving=saving
+        *(running.folder, sizing.size, ends.config.channels, translate.fit),
+        least=sizing.least,
+        saving=saving,
     )
 
 
 def _describe(ends: Ends, seen: dict[str, tuple[int, int]], num_inputs: int) -> list[str]:
     """Say what a run would do."""
     encoder, (at, *small) = ends.up[0], ends.sizing.describe(seen)
-    wanted = ", ".join(ends.translate.class_B) or ends.chosen.other.weights.name
+    told = ", ".join([*ends.translate.class_B, *map(quote.plain, ends.translate.prompt_B)])
+    wanted = told or ends.chosen.other.weights.name
     top = encoder.num_steps
     return [
         f"{num_inputs} images {at}, to {wanted}",

@@ -10,9 +10,8 @@ from PIL import Image
 from utils import codecs, jobs, option
 from utils.assemble.loaded import Callback, Counter, OnLoaded, Picture, name_pictures, open_stored
 from utils.assemble.plan import find_ends as find_ends_of
-from utils.assemble.translate_plan import Ends, build, find_ends
+from utils.assemble.translate_plan import Ends, build, check_source, find_ends
 from utils.config import class_index
-from utils.sampling import unconditional_label
 from utils.settings import Translate
 
 _OF_FILES = ("comparison", "trajectory", "cycle", "save_latents", "from_latents", "offload")
@@ -85,8 +84,5 @@ class Translator(OnLoaded):
         return find_ends(translate, self._loaded.choose(translate), self.config)[0]
 
     def _label(self, translate: Translate) -> int | None:
-        if translate.class_A is not None:
-            return class_index(self.config, translate.class_A)
-        if unconditional_label(self.config) is not None:
-            raise ValueError("give class_A, the class of the pictures, to a network with classes")
-        return None
+        check_source(translate, self.config)
+        return None if translate.class_A is None else class_index(self.config, translate.class_A)

@@ -18,6 +18,7 @@ GROUPS = {
     "pictures": ("input_dir", "save_dir", "fit", "size", "tiles", "range", "from_latents"),
     "how far to go, one of these": ("t0", "sigma0", "edit_steps", "auto_t0", "faithfulness"),
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
+    "text": ("prompt", "prompt_file", "prompt_A", "prompt_B", "negative_prompt"),
     "sampling": (
         *("seed", "noise_by", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
         *("corrector_steps", "snr", "samples", "repeats"),
@@ -50,6 +51,7 @@ MEANINGS = {
     **dict.fromkeys(("bit_depth", "depth"), "bits"),
     **dict.fromkeys(("min_max", "vmin", "vmax"), "range"),
     **dict.fromkeys(("grey", "gray", "grayscale"), "channels"),
+    **dict.fromkeys(("negative", "neg_prompt", "n_prompt"), "negative_prompt"),
     "device": "cpu",
     "random_seed": "seed",
 }
@@ -57,7 +59,8 @@ MEANINGS = {
 EDIT_MEANINGS = MEANINGS | {
     **dict.fromkeys(("strength", "denoising_strength", "noise", "t", "level"), "t0"),
     **dict.fromkeys(("sigma", "sigma_start", "start_sigma", "noise_level"), "sigma0"),
-    **dict.fromkeys(("class", "label", "class_name", "prompt"), "class_label"),
+    **dict.fromkeys(("class", "label", "class_name"), "class_label"),
+    **dict.fromkeys(("text", "caption", "prompts"), "prompt"),
     **dict.fromkeys(("mask", "masks", "mask_image"), "mask_dir"),
     **dict.fromkeys(("num_samples", "n_samples", "n"), "samples"),
     **dict.fromkeys(("scheduler", "solver"), "sampler"),
@@ -65,6 +68,8 @@ EDIT_MEANINGS = MEANINGS | {
 TRANSLATE_MEANINGS = MEANINGS | {
     **dict.fromkeys(("source", "from", "class_a", "source_class", "src"), "class_A"),
     **dict.fromkeys(("target", "to", "class_b", "class_label", "target_class", "dst"), "class_B"),
+    **dict.fromkeys(("source_prompt", "prompt_a"), "prompt_A"),
+    **dict.fromkeys(("target_prompt", "prompt_b", "prompt"), "prompt_B"),
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
 }
 _WORDS = {"class_label": "CLASS", "class_A": "CLASS", "class_B": "CLASS", "shard": "I/N", "size": "WxH"}

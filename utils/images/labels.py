@@ -1,9 +1,11 @@
-"""Which class each input is of: one for all, by the folder it lies in, or by a list."""
+"""What a network is told of each input: one thing for all, by the folder it lies in, or by a list."""
 
 import csv
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from utils.config import Config, class_index
+from utils.log import once
 from utils.quote import plain, quote
 
 BY_FOLDER = "folder"
@@ -33,14 +35,10 @@ def read_classes(flag: str, given: str, config: Config, input_dir: Path, names: 
         ValueError: Unknown classes, or inputs without one; all of them named, up to a few.
     """
     if given == BY_FOLDER:
-        found = {name: PurePosixPath(name).parent.name or input_dir.resolve().name for name in names}
+        found = _by_folder(input_dir, names)
     elif given.endswith(".csv"):
-        found = _read_csv(flag, Path(given))
-        missing = [name for name in names if name not in found]
-        if missing:
-            raise ValueError(
-                f"--{flag} {given}: no line for {_some(missing)}; add path,class lines for all inputs"
-            )
+        rows = _read_csv(flag, Path(given), names, ("path,class",))
+        found = {name: row[0] for name, row in rows.items()}
     else:
         return dict.fromkeys(names, class_index(config, given))
     indices = {}
@@ -55,7 +53,55 @@ def read_classes(flag: str, given: str, config: Config, input_dir: Path, names: 
     return {name: indices[found[name]] for name in names}
 
 
-def _read_csv(flag: str, path: Path) -> dict[str, str]:
+class Prompt(NamedTuple):
+    """What a picture is to show, in words, and what not."""
+
+    text: str
+    negative: str | None = None
+    """None where it is not said of this picture."""
+
+
+def read_prompts(
+    prompt: str | None, prompt_file: Path | None, input_dir: Path, names: list[str]
+) -> dict[str, Prompt]:
+    """Find the prompt of every input.
+
+    Args:
+        prompt: Of all inputs, which may be empty; 'folder' for the name of the folder that an input lies in.
+        prompt_file: In its place a .csv file of lines path,prompt or path,prompt,negative_prompt.
+        input_dir: Folder of the inputs.
+        names: Their relative paths.
+
+    Raises:
+        ValueError: There is none, or a file that is broken, or has no line for some of the inputs.
+    """
+    if prompt_file is not None:
+        forms = ("path,prompt", "path,prompt,negative_prompt")
+        rows = _read_csv("prompt_file", prompt_file, names, forms)
+        if unknown := [name for name in rows if name not in set(names)]:
+            once(f"note: --prompt_file {prompt_file}: has lines for {_some(unknown)}, which are no inputs")
+        return {name: Prompt(rows[name][0], "".join(rows[name][1:]) or None) for name in names}
+    if prompt is None:
+        raise ValueError(
+            "this network is told a text: give --prompt, or --prompt_file; an empty one, '', says nothing"
+        )
+    words = _by_folder(input_dir, names) if prompt == BY_FOLDER else dict.fromkeys(names, prompt)
+    return {name: Prompt(text) for name, text in words.items()}
+
+
+def _by_folder(input_dir: Path, names: list[str]) -> dict[str, str]:
+    return {name: PurePosixPath(name).parent.name or input_dir.resolve().name for name in names}
+
+
+def _read_csv(flag: str, path: Path, names: list[str], forms: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return what the lines of a file say of inputs, beside their paths.
+
+    Args:
+        flag: The option, for messages.
+        path: The file.
+        names: The inputs, for each of which there must be a line.
+        forms: What lines may be, in words.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
@@ -65,13 +111,21 @@ def _read_csv(flag: str, path: Path) -> dict[str, str]:
         raise ValueError(f"--{flag} {path}: cannot be read: {error.strerror}") from None
     except (csv.Error, ValueError) as error:
         raise ValueError(f"--{flag} {path}: cannot be read: {plain(error)}") from None
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    lengths = {form.count(",") + 1 for form in forms}
     for i, row in enumerate(rows, 1):
-        if len(row) != 2 or "\0" in row[0] + row[1]:
-            raise ValueError(f"--{flag} {path}: line {i} is not path,class; found {quote(row)}")
-        name, label = row[0].strip(), row[1].strip()
-        if found.setdefault(name, label) != label:
-            raise ValueError(f"--{flag} {path}: {quote(name)} is {quote(found[name])} and {quote(label)}")
+        if len(row) not in lengths or "\0" in "".join(row):
+            raise ValueError(f"--{flag} {path}: line {i} is not {' or '.join(forms)}; found {quote(row)}")
+        name, *said = (part.strip() for part in row)
+        if found.setdefault(name, tuple(said)) != tuple(said):
+            raise ValueError(
+                f"--{flag} {path}: {quote(name)} is {quote(', '.join(found[name]))} and "
+                f"{quote(', '.join(said))}"
+            )
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(
+            f"--{flag} {path}: no line for {_some(missing)}; add {forms[0]} lines for all inputs"
+        )
     return found
 
 

@@ -133,7 +133,7 @@ class Run:
         writer: Writer,
         calls_per_item: int,
         told: Told,
-        classes: dict[str, int] | None = None,
+        conditions: dict[str, int | str] | None = None,
     ):
         """
         Args:
@@ -146,12 +146,13 @@ class Run:
             writer: Encodes the results of an item.
             calls_per_item: Network calls that the method makes for an item, for the progress.
             told: What its page and its log say of it.
-            classes: The class of each input by its relative path, where it counts for the result.
+            conditions: What the network is told of each input by its relative path, its class or prompt,
+                where inputs may differ by it.
         """
         self._running, self._launch, self._items = running, launch, items
         self._inputs, self._method, self._settings = inputs, method, settings
         self._writer, self._calls_per_item = writer, calls_per_item
-        self._classes, self._made_from = classes, dict[job.Item, dict[str, object]]()
+        self._conditions, self._made_from = conditions, dict[job.Item, dict[str, object]]()
         self._share = _share(running, launch)
         self._key = run_key.key(settings)
         self._told = told
@@ -230,7 +231,7 @@ class Run:
         return exits.SOME_FAILED if work.outcome.num_failed and alone else exits.DONE
 
     def _origin(self, item: job.Item) -> Origin:
-        facts = {} if self._classes is None else {"class": self._classes[item.name]}
+        facts = {} if self._conditions is None else {"class": self._conditions[item.name]}
         return Origin(self._inputs.files(item.name), facts)
 
     def _process(self) -> dict[str, object]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from utils import files
 from utils.config import Config
 from utils.images import RESULTS
+from utils.pipelines import find_files, is_pipeline
 from utils.weights import find_weights
 
 NAME = "run.json"
-_FOLDERS = ("mask_dir", "strength_dir")
+_SAID_BY_ITEM = ("mask_dir", "strength_dir", "prompt_file")
 
 
 def run_settings(
@@ -24,7 +25,8 @@ def run_settings(
 ) -> dict[str, object]:
     """Collect everything that decides what a run writes, in terms of JSON.
 
-    Files count by their content, folders of maps by whether there is one.
+    Files count by their content; what each item has of its own, maps and prompts, by whether there is
+    any.
 
     Args:
         options: Those that decide it, of `Checked.deciding`.
@@ -33,7 +35,9 @@ def run_settings(
         timesteps: That are kept.
         dtype: Of the network's convolutions and linear layers.
     """
-    settings = {name: value is not None if name in _FOLDERS else value for name, value in options.items()}
+    settings = {
+        name: value is not None if name in _SAID_BY_ITEM else value for name, value in options.items()
+    }
     settings |= {name: _by_content(value) for name, value in files.items()}
     settings |= {"config": dataclasses.asdict(config), "timesteps": timesteps, "precision": dtype}
     settings.pop("overrides")  # they are in the config
@@ -47,8 +51,11 @@ def _by_content(value: object) -> object:
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the file of the weights in a folder, in hexadecimal."""
-    return files.sha256(find_weights(path) if path.is_dir() else path)
+    """Return the SHA-256 in hexadecimal of a file or of a folder's weights, of several that of theirs."""
+    if not is_pipeline(path):
+        return files.sha256(find_weights(path) if path.is_dir() else path)
+    parts = "".join(map(files.sha256, find_files(path)))
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def key(settings: dict[str, object]) -> str:

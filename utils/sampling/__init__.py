@@ -14,10 +14,10 @@ from utils.sampling.networks import (
     unconditional_label,
 )
 from utils.sampling.processes import (
-    CONSISTENCY,
     SAMPLERS,
     Trained,
     complete,
+    counts_below_start,
     make_process,
     make_solver,
     read_config,
@@ -28,30 +28,35 @@ from utils.sampling.processes import (
 )
 from utils.sampling.returning import describe_loss
 from utils.sampling.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
+from utils.sampling.spaces import PixelSpace
+from utils.sampling.texts import TextGuidance, make_guidance, reads_text, refuse_text, tell
 from utils.sampling.tick import Tick, ticking
 
 __all__ = [
-    "CONSISTENCY",
     "SAMPLERS",
     "Chosen",
     "Guidance",
     "Guide",
     "Network",
+    "PixelSpace",
     "Retrying",
     "Sizing",
     "Swap",
+    "TextGuidance",
     "Tick",
     "Trained",
     "check_place",
     "check_same_images",
     "choose_levels",
     "complete",
+    "counts_below_start",
     "describe_levels",
     "describe_loss",
     "find_network",
     "find_sizes",
     "find_sizing",
     "load_network",
+    "make_guidance",
     "make_process",
     "make_solver",
     "move",
@@ -59,8 +64,11 @@ __all__ = [
     "read_config",
     "read_timesteps",
     "read_trained",
+    "reads_text",
+    "refuse_text",
     "settle",
     "start_timesteps",
+    "tell",
     "ticking",
     "trained_alphas",
     "unconditional_label",

@@ -100,6 +100,10 @@ class Guidance:
             )
         return classifier
 
+    def note(self, name: str | None) -> dict[str, object]:
+        """Return what a result says of its class."""
+        return {"class_label": self.name_of(name)}
+
     @property
     def configs(self) -> dict[str, Config]:
         """The networks that guide, by the options that named them."""

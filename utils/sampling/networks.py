@@ -17,7 +17,10 @@ from utils import settings, sources
 from utils.config import Config
 from utils.jobs import Launch
 from utils.log import once
+from utils.pipelines import INDEX, PipelineConfig, find_files, is_pipeline, load_part
 from utils.sampling.processes import Trained, read_config, read_trained, trained_alphas
+from utils.sampling.readers import Reader
+from utils.sampling.spaces import PIXELS, PixelSpace, load_space
 from utils.weights import Shelf, check_fits, load_weights, open_checkpoint
 
 
@@ -67,7 +70,7 @@ def settle(
     shelf = Shelf(CONFIG_CLASSES, build_empty)
 
     def find(path: Path, hint: str) -> Path:
-        return shelf.find(open_checkpoint(path), hint)
+        return path / INDEX if is_pipeline(path) else shelf.find(open_checkpoint(path), hint)
 
     def one(config: Path | None, weights: str) -> Files:
         return Files(*sources.parse(weights, network.weights_dir).settle(config, find, fetch))
@@ -96,7 +99,9 @@ def find_network(network: settings.Network, method: settings.Method, fetch: bool
     """
     chosen = settle(network, method, fetch)
     config = read_config(chosen.main.config, network.overrides)
-    if chosen.main.weights.exists():
+    if isinstance(config, PipelineConfig):
+        find_files(chosen.main.weights)
+    elif chosen.main.weights.exists():
         shelf = Shelf(CONFIG_CLASSES, build_empty)
         check_fits(chosen.main.weights, shelf.shapes(config.model), shelf.describe)
     return chosen, config
@@ -133,15 +138,26 @@ class Network:
     trained: Trained
     tiles: Tiles | None = None
     """What larger pictures are cut into, None to run on them as they are."""
+    space: PixelSpace = PIXELS
+    """Where it works."""
+    reader: Reader | None = None
+    """Reads texts for it, None for a network that is told none."""
 
-    def model(self, labels: Tensor | int | None) -> Model:
-        """Return the network as a callable of (x_t, t) alone, for a class an image [B], one, or none."""
+    def model(self, told: tuple[Tensor, ...] | Tensor | int | None) -> Model:
+        """Return the network as a callable of (x_t, t) alone.
+
+        Args:
+            told: What it is told of each image, each [B, ...]; a class an image [B], one, or none.
+        """
         network = at_any_size(self.module, self.config.model, self.tiles)
-        if labels is None:
+        if told is None:
             return self.trained.adapt(network)
-        if isinstance(labels, Tensor):
-            return self.trained.adapt(lambda x, t: network(x, t, labels))
-        return self.trained.adapt(lambda x, t: network(x, t, torch.full((len(x),), labels, device=x.device)))
+        if isinstance(told, int):
+            return self.trained.adapt(
+                lambda x, t: network(x, t, torch.full((len(x),), told, device=x.device))
+            )
+        facts = told if isinstance(told, tuple) else (told,)
+        return self.trained.adapt(lambda x, t: network(x, t, *facts))
 
 
 def at_any_size(network: Callee, model: Any, tiles: Tiles | None) -> Callee:
@@ -166,14 +182,21 @@ def load_network(config: Config, weights: Path, launch: Launch) -> Network:
     Raises:
         ValueError: The weights are broken, unsafe, or those of another network.
     """
+    reader = Reader(config, weights, launch) if isinstance(config, PipelineConfig) else None
     module = load_module(config, weights, launch)
-    return Network(config, CompiledNetwork(module) if launch.compiled else module, read_trained(config))
+    module = CompiledNetwork(module) if launch.compiled else module
+    return Network(
+        config, module, read_trained(config), space=load_space(config, weights, launch), reader=reader
+    )
 
 
 @torch.inference_mode(False)  # a classifier's gradient needs ordinary weights, wherever they are loaded
 def load_module(config: Config, weights: Path, launch: Launch) -> nn.Module:
     """Do what `load_network` does for any network, as a classifier; it is not compiled."""
     network = build_empty(config.model)
+    if isinstance(config, PipelineConfig):
+        load_part(network, weights / "unet")
+        return cast_network(network.to(launch.device), launch.dtype)
     expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
     shelf = Shelf(CONFIG_CLASSES, build_empty)
     state = load_weights(weights, expected, shelf.describe, trained_alphas(config))
@@ -226,7 +249,7 @@ def check_same_images(flag: str, config: Config, whose: str, other: Config) -> N
     Raises:
         ValueError: Images of another size or number of channels.
     """
-    for key in ("image_size", "in_channels"):
-        a, b = getattr(config.model, key), getattr(other.model, key)
+    for key in ("image_size", "channels", "factor"):
+        a, b = getattr(config, key), getattr(other, key)
         if a != b:
             raise ValueError(f"{flag}: its {key} is {a}, that of {whose} {b}; they must be equal")

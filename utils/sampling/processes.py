@@ -18,6 +18,7 @@ from diffusions import (
     DPMSolver,
     FixedPointInversion,
     Heun,
+    LatentConsistency,
     NoiseSchedule,
     PredictorCorrector,
     SourceInversion,
@@ -33,12 +34,12 @@ from diffusions import (
 )
 from diffusions.process import Model, Process
 from diffusions.schedule import Schedule
-from models import CONFIG_CLASSES
-from utils import settings, weights
+from models import CONFIG_CLASSES, PARTS
+from utils import pipelines, settings, weights
 from utils.config import Config
 
 KARRAS, CONSISTENCY = "karras", "consistency"
-_KARRAS_STEPS, _CONSISTENCY_CALLS = 18, 2
+_KARRAS_STEPS, _CONSISTENCY_CALLS, _DISTILLED_CALLS, _TEXT_STEPS = 18, 2, 4, 25
 """Of networks that know any sigma, where nothing is said."""
 M = TypeVar("M", bound=settings.Method)
 SAMPLERS: dict[str, Callable[..., Process]] = {
@@ -70,7 +71,7 @@ def read_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         ValueError: The config is wrong, its schedule is not possible, or its network does not predict images.
     """
-    config = weights.read_config(path, CONFIG_CLASSES, overrides)
+    config = _read_config(path, overrides)
     if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
         raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
     try:
@@ -78,6 +79,14 @@ def read_config(path: Path, overrides: list[str] | None = None) -> Config:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return config
+
+
+def _read_config(path: Path, overrides: list[str] | None) -> Config:
+    if path.name != pipelines.INDEX:
+        return weights.read_config(path, CONFIG_CLASSES, overrides)
+    if overrides:
+        raise ValueError(f"--set: nothing can be overridden in {path}")
+    return pipelines.read_config(path, PARTS)
 
 
 def read_trained(config: Config) -> Trained:
@@ -153,19 +162,44 @@ def complete(method: M, config: Config) -> M:
     Raises:
         ValueError: A sampler of consistency models, for another network.
     """
-    knows_all = config.diffusion.process in ("edm", "vp_sde")
-    implied: dict[str, object] = {"respace_type": KARRAS if knows_all else method.spacing}
-    if isinstance(method, settings.Edit):
-        is_consistency = config.diffusion.preconditioning == CONSISTENCY
-        if method.sampler == CONSISTENCY and not is_consistency:
-            others = ", ".join(name for name in settings.SAMPLERS if name != CONSISTENCY)
-            raise ValueError(f"--sampler {CONSISTENCY}: this network is no consistency model; give {others}")
-        implied["sampler"] = CONSISTENCY if is_consistency else "heun" if knows_all else "ddpm"
-        if is_consistency:
-            implied |= {"respace_type": method.spacing, "respace_steps": _CONSISTENCY_CALLS}
-    if knows_all:
-        implied = {"respace_steps": _KARRAS_STEPS} | implied
+    is_pipeline = isinstance(config, pipelines.PipelineConfig)
+    implied = _implied_by_folder(method, config) if is_pipeline else _implied(method, config)
+    if isinstance(method, settings.Edit) and method.sampler == CONSISTENCY != implied["sampler"]:
+        others = ", ".join(name for name in settings.SAMPLERS if name != CONSISTENCY)
+        raise ValueError(f"--sampler {CONSISTENCY}: this network is no consistency model; give {others}")
+    if getattr(method, "solver", "ddim") != "ddim":
+        implied.pop("inversion", None)
     return replace(method, **{name: x for name, x in implied.items() if getattr(method, name) is None})
+
+
+def _implied(method: settings.Method, config: Config) -> dict[str, object]:
+    """Return what the config of a network of pictures implies."""
+    knows_all = config.diffusion.process in ("edm", "vp_sde")
+    implied: dict[str, object] = {"respace_type": method.spacing, "guidance_scale": 1.0}
+    if isinstance(method, settings.Edit):
+        if config.diffusion.preconditioning == CONSISTENCY:
+            return implied | {"sampler": CONSISTENCY, "respace_steps": _CONSISTENCY_CALLS}
+        implied["sampler"] = "heun" if knows_all else "ddpm"
+    return implied | ({"respace_type": KARRAS, "respace_steps": _KARRAS_STEPS} if knows_all else {})
+
+
+def _implied_by_folder(method: settings.Method, config: pipelines.PipelineConfig) -> dict[str, object]:
+    """Return what a folder that makes pictures from text implies."""
+    implied: dict[str, object] = {
+        "respace_type": method.spacing,
+        "respace_steps": _TEXT_STEPS,
+        "guidance_scale": config.guidance_scale,
+    }
+    if isinstance(method, settings.Translate):
+        return implied | {"inversion": "fixed_point"}
+    implied["sampler"] = config.sampler
+    return implied | ({"respace_steps": _DISTILLED_CALLS} if config.few_calls else {})
+
+
+def counts_below_start(edit: settings.Edit, config: Config) -> bool:
+    """Whether all --respace_steps lie below the start of an edit: of networks that need few calls."""
+    distilled = edit.sampler == CONSISTENCY or getattr(config, "few_calls", False)
+    return bool(distilled and (edit.t0 or edit.sigma0))
 
 
 def read_timesteps(method: settings.Method, trained: Trained, default_steps: int | None) -> list[float]:
@@ -195,7 +229,7 @@ def _choose(name: str, schedule: Schedule, num_timesteps: int, num_steps: int | 
 
 
 def start_timesteps(edit: settings.Edit, trained: Trained) -> list[float]:
-    """Choose the timesteps of an edit by a consistency model: all --respace_steps below its start.
+    """Choose the timesteps of an edit by a network of few calls: all --respace_steps below its start.
 
     Raises:
         ValueError: Several starts, or a respacing that is not possible.
@@ -204,8 +238,8 @@ def start_timesteps(edit: settings.Edit, trained: Trained) -> list[float]:
     starts = [*edit.t0, *edit.sigma0]
     if len(starts) > 1:
         raise ValueError(
-            f"--sampler {CONSISTENCY}: its --respace_steps lie below one start, found {len(starts)}; run "
-            "once for each, or give --edit_steps"
+            f"the --respace_steps of this network lie below one start, found {len(starts)}; run once for "
+            "each, or give --edit_steps"
         )
     every = Process(schedule, range(schedule.num_timesteps), trained.prediction)
     level = every.level_at(starts[0]) if edit.t0 else every.level_of(starts[0])
@@ -223,6 +257,8 @@ def make_process(edit: settings.Edit, config: Config, trained: Trained, timestep
 
 def _make_sampler(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[float]) -> Process:
     clip = trained.prediction != "score"  # as it was published
+    if edit.sampler == CONSISTENCY and isinstance(config, pipelines.PipelineConfig):
+        return LatentConsistency(trained.schedule, timesteps, trained.prediction, clip)
     given = (trained.schedule, timesteps, trained.prediction)
     if edit.sampler != "ddpm":
         if edit.var_type or edit.corrector_steps:

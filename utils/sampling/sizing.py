@@ -24,22 +24,32 @@ class Sizing:
     tiled: bool
     least: int
     """Width and height that a picture needs."""
+    factor: int = 1
+    """Width and height in a picture of one pixel of what the networks work on."""
 
     @property
     def shape(self) -> tuple[int | None, int | None]:
         """Height and width of the results, None for any."""
         return (None, None) if self.size is None else self.size[::-1]
 
+    @property
+    def shape_of_latents(self) -> tuple[int | None, int | None]:
+        """Height and width of what the networks work on, None for any."""
+        height, width = (None if side is None else -(-side // self.factor) for side in self.shape)
+        return height, width
+
     def tiles(self, most: int) -> Tiles | None:
         """Return what pictures are cut into, `most` of them a network call; None where they are not."""
-        return Tiles(self.side, most) if self.tiled else None
+        return Tiles(self.side // self.factor, most) if self.tiled else None
 
     def calls(self, sizes: Iterable[tuple[int, int]]) -> float:
         """Return how many images of a network call a picture is, the mean over pictures of some sizes."""
         fitting = [size for size in sizes if min(size) >= self.least]
         if not self.tiled or not fitting:
             return 1
-        return sum(Tiles(self.side, 1).count(*size) for size in fitting) / len(fitting)
+        tiles = Tiles(self.side // self.factor, 1)
+        counts = [tiles.count(*(-(-side // self.factor) for side in size)) for size in fitting]
+        return sum(counts) / len(counts)
 
     def describe(self, seen: Mapping[str, tuple[int, int]]) -> list[str]:
         """Say at what size pictures are worked on, and which are too small for that.
@@ -82,7 +92,8 @@ def find_sizing(method: settings.Method, configs: dict[str, Config]) -> Sizing:
         ValueError: A size that one of the networks cannot take.
     """
     models = {name: config.model for name, config in configs.items()}
-    side = next(iter(models.values())).image_size
+    main = next(iter(configs.values()))
+    side, factor = main.image_size, main.factor
     size = None if method.keeps_size else method.wanted_size or (side, side)
     asked = f"--size {method.size}" if method.size else "--tiles"
     for name, model in models.items():
@@ -91,12 +102,14 @@ def find_sizing(method: settings.Method, configs: dict[str, Config]) -> Sizing:
                 f"{asked}: the network of --{name} takes images of {side}x{side} alone; add --tiles, which "
                 "runs it on tiles of that size"
             )
-    least = side if method.tiles else max(size_multiple(model) or side for model in models.values())
+    least = (
+        side if method.tiles else max(factor * (size_multiple(model) or side) for model in models.values())
+    )
     if size is not None and min(size) < least:
         hint = "--tiles are of {0}x{0}; give at least that, or leave them out"
         hint = hint if method.tiles else "this network takes {0}x{0} or more; give at least that"
         raise ValueError(f"{asked}: {hint.format(least)}")
-    return Sizing(side, size, method.tiles, least)
+    return Sizing(side, size, method.tiles, least, factor)
 
 
 def find_sizes(sizing: Sizing, running: settings.Running, names: list[str]) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Files and folders of the Hugging Face hub, kept in its own cache: hf://owner/name[@revision][/file]."""
 
 import fnmatch
+import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,18 @@ _WEIGHTS = (
     *("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.bin"),
 )
 _AVERAGED = tuple(f"unet_ema/{name}" for name in _WEIGHTS[:2])
+_ENCODERS = tuple(
+    f"{stem}{variant}.{suffix}"
+    for variant in ("", ".fp16")
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin"))
+)
+_TOKENIZERS = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 _SCHEDULERS = ("scheduler_config.json", "scheduler/scheduler_config.json")
 
 
@@ -59,6 +72,8 @@ def fetch(address: HubAddress, weights_dir: Path | None = None) -> Path:
     if address.file is not None:
         return _get(address, _resolve(address), weights_dir)
     config = _get_first(address, _CONFIGS, weights_dir)
+    if _is_told_text(config):
+        return _fetch_pipeline(address, config.parent.parent, weights_dir)
     inside = "unet/" if config.parent.name == "unet" else ""
     _get_first(address, tuple(inside + name for name in _WEIGHTS), weights_dir)
     with suppress(_AbsentError):  # what reads the folder prefers it
@@ -67,6 +82,38 @@ def fetch(address: HubAddress, weights_dir: Path | None = None) -> Path:
     with suppress(DownloadError):  # a folder without is explained by what reads it
         _get_first(address, _SCHEDULERS, weights_dir)
     return config.parent.parent if inside else config.parent
+
+
+def _is_told_text(config: Path) -> bool:
+    """Whether the config of a network is that of one that is told a text."""
+    return config.parent.name == "unet" and b'"UNet2DConditionModel"' in config.read_bytes()
+
+
+def _fetch_pipeline(address: HubAddress, folder: Path, weights_dir: Path | None) -> Path:
+    """Fetch what a network that is told a text needs beside its config; return the folder."""
+    index = _get(address, "model_index.json", weights_dir)
+    _get(address, _SCHEDULERS[1], weights_dir)
+    for part in ("unet", "vae"):
+        _get(address, f"{part}/config.json", weights_dir)
+        _get_first(address, tuple(f"{part}/{name}" for name in _WEIGHTS), weights_dir)
+    for number in ("", "_2"):
+        if not _has_part(index, f"text_encoder{number}"):
+            continue
+        _get(address, f"text_encoder{number}/config.json", weights_dir)
+        _get_first(address, tuple(f"text_encoder{number}/{name}" for name in _ENCODERS), weights_dir)
+        for name in _TOKENIZERS:
+            with suppress(_AbsentError):  # of some there is one file, of others there are several
+                _get(address, f"tokenizer{number}/{name}", weights_dir)
+    return folder
+
+
+def _has_part(index: Path, name: str) -> bool:
+    """Whether an index of a pipeline lists a part; a broken one, which what reads it explains, lists none."""
+    try:
+        listed = json.loads(index.read_bytes()).get(name)
+    except (ValueError, AttributeError, RecursionError):
+        return False
+    return isinstance(listed, list) and any(listed)
 
 
 def _get_first(address: HubAddress, names: tuple[str, ...], weights_dir: Path | None) -> Path:

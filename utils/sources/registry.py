@@ -59,6 +59,8 @@ class Entry:
     """Place of the file in the package."""
     size: int | None = None
     """Bytes."""
+    makes: str | None = None
+    """What a folder makes, where that is worth a word."""
     licence: str = field()
     source: str = field()
     note: str | None = None
@@ -70,9 +72,9 @@ class Entry:
 
     @property
     def pictures(self) -> str:
-        """What the network makes, by the first line of its config; empty where the weights are a folder."""
+        """What the network makes, by the first line of its config; of a folder empty, or as its entry says."""
         if self.config_path is None:
-            return ""
+            return self.makes or ""
         with self.config_path.open(encoding="utf-8") as file:
             return file.readline().removeprefix("#").strip().removesuffix(".")
 

@@ -9,16 +9,22 @@ from utils.weights.checkpoint import (
     open_checkpoint,
     read_weights,
 )
-from utils.weights.diffusers_folder import find_weights
+from utils.weights.diffusers_folder import WEIGHTS, find_weights
+from utils.weights.diffusers_keys import modern
+from utils.weights.diffusers_scheduler import read_diffusion
 from utils.weights.diffusers_writer import write_folder
 from utils.weights.edm_networks import describe_pickle
+from utils.weights.json_file import build, read_json
 from utils.weights.recognize import CONFIGS, Shelf, known_networks, read_config
-from utils.weights.tensor_file import load_tensors
+from utils.weights.tensor_file import Stored, load_tensors, open_tensors
 
 __all__ = [
     "CONFIGS",
+    "WEIGHTS",
     "Checkpoint",
     "Shelf",
+    "Stored",
+    "build",
     "check_fits",
     "describe_mismatch",
     "describe_pickle",
@@ -27,8 +33,12 @@ __all__ = [
     "known_networks",
     "load_tensors",
     "load_weights",
+    "modern",
     "open_checkpoint",
+    "open_tensors",
     "read_config",
+    "read_diffusion",
+    "read_json",
     "read_weights",
     "write_folder",
 ]

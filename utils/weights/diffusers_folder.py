@@ -3,18 +3,19 @@
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils.config import Config, DiffusionConfig, build_section
+from utils.config import Config, DiffusionConfig
 from utils.log import once
 from utils.quote import plain, quote
 from utils.weights.diffusers_keys import Structure, key_pairs, modern
-from utils.weights.diffusers_scheduler import read_clip, say_unused
+from utils.weights.diffusers_scheduler import read_diffusion
+from utils.weights.json_file import build, read_json
 from utils.weights.tensor_file import Stored
 
 WEIGHTS = tuple(
@@ -90,13 +91,9 @@ NEEDED = {
 """What our network of each family has built in."""
 _LARGEST = {"sample_size": 4096, "layers_per_block": 64, "in_channels": 1024, "out_channels": 1024}
 _MOST_LEVELS, _WIDEST = 16, 2**16
-_MOST_JSON, _LARGEST_NUMBER = 2**20, 1e300
 BLOCKS = {"ddpm_unet": "", "ncsnpp": "Skip"}
-SCHEDULES = {"linear": "linear", "scaled_linear": "quad", "squaredcos_cap_v2": "cosine"}
-VARIANCES = {k + end: k for k in ("fixed_small", "fixed_large", "learned_range") for end in ("", "_log")}
 THEIRS = "diffusers_unet"
 """What configs call diffusers' own network."""
-PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
 def has_names_of_diffusers(keys: Collection[str]) -> bool:
@@ -126,7 +123,7 @@ def _to_published(key: str, stored: Stored) -> Stored:
 
 def noise_levels(folder: Path, shape: torch.Size) -> Tensor:
     """Return the noise levels that score_sde stores and diffusers does not: sigma_max down to sigma_min."""
-    facts = _read_json(_find(folder, "scheduler_config.json")) if _has_scheduler(folder) else {}
+    facts = read_json(_find(folder, "scheduler_config.json")) if _has_scheduler(folder) else {}
     ends = [facts.get(key) for key in ("sigma_max", "sigma_min")]
     if len(shape) != 1 or not all(isinstance(end, int | float) and end > 0 for end in ends):
         return torch.zeros(shape)  # the network itself does not read them
@@ -156,17 +153,17 @@ def read_config(folder: Path, families: Mapping[str, type]) -> Config:
             installed; every difference is listed.
     """
     path = _find(folder, "config.json")
-    facts = _DEFAULTS | _read_json(path)
+    facts = _DEFAULTS | read_json(path)
     family = "ncsnpp" if facts["time_embedding_type"] == "fourier" else "ddpm_unet"
     kind = _choose(path, family, facts)
     if not _has_scheduler(folder):
         raise ValueError(f"{folder}: has no scheduler_config.json; give a config, which names the schedule")
     beside = _find(folder, "scheduler_config.json")
-    scheduler = _read_json(beside)
+    scheduler = read_json(beside)
     read = _fields_of_diffusers if kind == THEIRS else _model_fields
     return Config(
-        model=_build(path, families[kind], lambda: read(family, facts, scheduler)),
-        diffusion=_build(beside, DiffusionConfig, lambda: _diffusion_fields(family, scheduler)),
+        model=build(path, families[kind], lambda: read(family, facts, scheduler)),
+        diffusion=build(beside, DiffusionConfig, lambda: _diffusion_fields(family, scheduler)),
     )
 
 
@@ -190,15 +187,6 @@ def _choose(path: Path, family: str, facts: dict[str, Any]) -> str:
 
 def _names(problems: list[str]) -> str:
     return ", ".join(problem.strip().partition(":")[0] for problem in problems)
-
-
-def _build(path: Path, section: type, read: Callable[[], dict[str, Any]]) -> Any:
-    try:
-        return build_section(section, read())
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path}: incomplete or of another kind ({error})") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def malformed(facts: dict[str, Any]) -> list[str]:
@@ -306,32 +294,7 @@ def _diffusion_fields(family: str, facts: dict[str, Any]) -> dict[str, Any]:
     if family == "ncsnpp":
         ends = {key: facts[key] for key in ("sigma_min", "sigma_max")}
         return {"process": "ve", "num_timesteps": steps, "prediction": "score", **ends}
-    facts = {"prediction_type": "epsilon", "variance_type": "fixed_small", **facts}
-    say_unused(facts)
-    return {
-        "num_timesteps": steps,
-        **_betas(facts),
-        "rescale_betas_zero_snr": facts.get("rescale_betas_zero_snr", False),
-        "prediction": _translate(facts, "prediction_type", PREDICTIONS),
-        "var_type": _translate(facts, "variance_type", VARIANCES),
-        "clip": read_clip(facts),
-    }
-
-
-def _betas(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a scheduler says of its betas: all of them, or a schedule's name and ends."""
-    if facts.get("trained_betas") is not None:
-        return {"trained_betas": facts["trained_betas"]}
-    schedule = _translate(facts, "beta_schedule", SCHEDULES)
-    ends = {} if schedule == "cosine" else {key: facts[key] for key in ("beta_start", "beta_end")}
-    return {"schedule": schedule, **ends}
-
-
-def _translate(facts: dict[str, Any], key: str, table: dict[str, str]) -> str:
-    found = facts[key]
-    if not isinstance(found, str) or found not in table:
-        raise ValueError(f"{key} {quote(found)}: allowed are {', '.join(table)}")
-    return table[found]
+    return read_diffusion(facts)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -378,22 +341,3 @@ def place_of(folder: Path, weights: Path) -> str:
     """Return the name of the folder of some weights where averages lie in it or beside it, else nothing."""
     name = weights.parent.name
     return name if name == _AVERAGED or (folder.parent / _AVERAGED).is_dir() else ""
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_JSON + 1)
-        if len(data) > _MOST_JSON:
-            raise ValueError(f"more than {_MOST_JSON} bytes")
-        facts = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({plain(error)})") from None
-    if not isinstance(facts, dict):
-        raise ValueError(f"{path}: expected an object with fields, found a {type(facts).__name__}")
-    for key, value in facts.items():
-        if isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:  # nor is NaN
-            raise ValueError(
-                f"{path}: {plain(key, 60)} {quote(value)}: expected a number of at most 1e300 in size"
-            )
-    return facts

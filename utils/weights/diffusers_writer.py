@@ -13,13 +13,12 @@ from utils.files import write_atomically
 from utils.weights.diffusers_folder import (
     BLOCKS,
     NEEDED,
-    PREDICTIONS,
-    SCHEDULES,
     THEIRS,
     WEIGHTS,
     differences,
 )
 from utils.weights.diffusers_keys import Structure, key_pairs
+from utils.weights.diffusers_scheduler import PREDICTIONS, SCHEDULES
 
 
 def write_folder(folder: Path, family: str, config: Config, state: Mapping[str, Tensor]) -> None:

@@ -33,7 +33,7 @@ COMMON = {
     *("--respace_type", "--respace_steps", "--micro_batch", "--precision", "--compile", "--cpu", "--fit"),
     *("--size", "--tiles", "--noise_by", "--range", "--format", "--bits", "--channels"),
     *("--comparison", "--trajectory", "--no_metadata", "--no_report", "--dry_run", "--set"),
-    *("--guidance_scale", "--unconditional", "--classifier", "--classifier_scale"),
+    *("--guidance_scale", "--negative_prompt", "--unconditional", "--classifier", "--classifier_scale"),
 }
 COMMANDS = {"sdedit": (sample_sdedit, Edit), "ddib": (sample_ddib, Translate)}
 REQUIRED = ["-c", "c", "--weights", "w", "--input_dir", "i", "--save_dir", "s"]
@@ -56,10 +56,11 @@ def test_the_option_set_is_pinned():
             *("--strength_dir", "--region", "--region_margin"),
         ),
         *("--mask_dir", "--mask_invert", "--mask_feather", "--mask_default", "--mask_noise"),
+        *("--prompt", "--prompt_file"),
     }
     assert flags(sample_ddib) == COMMON | {
         *("--class_A", "--class_B", "--config_B", "--weights_B", "--offload", "--solver", "--inversion"),
-        *("--cycle", "--save_latents", "--from_latents"),
+        *("--cycle", "--save_latents", "--from_latents", "--prompt_A", "--prompt_B"),
     }
 
 

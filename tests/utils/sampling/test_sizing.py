@@ -1,22 +1,24 @@
 """What --size and --tiles amount to with a network, and short memory while tiles are run."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from diffusions.tiles import Tiles
 from models.adm import ADMConfig
 from models.mixer import MixerConfig
+from utils.config import Config
+from utils.diffusion_config import DiffusionConfig
 from utils.sampling.sizing import Retrying, find_sizing
 from utils.settings import Edit, Translate
 
-MIXER = SimpleNamespace(model=MixerConfig(image_size=16, in_channels=3, out_channels=3))
-UNET = SimpleNamespace(
+DIFFUSION = DiffusionConfig(num_timesteps=10, schedule="cosine")
+MIXER = Config(model=MixerConfig(image_size=16, in_channels=3, out_channels=3), diffusion=DIFFUSION)
+UNET = Config(
+    diffusion=DIFFUSION,
     model=ADMConfig(
         **{"image_size": 16, "out_channels": 3, "model_channels": 32, "channel_mult": (1, 1, 2)},
         **{"num_res_blocks": 1, "attention_resolutions": (8,), "num_heads": 1},
-    )
+    ),
 )
 
 

@@ -217,11 +217,26 @@ FOLDER = {
 }
 
 
+PIPELINE = {
+    "model_index.json": b'{"text_encoder": ["transformers", "CLIPTextModel"]}',
+    "unet/config.json": b'{"_class_name": "UNet2DConditionModel"}',
+    "unet/diffusion_pytorch_model.safetensors": DATA,
+    "vae/config.json": b"{}",
+    "vae/diffusion_pytorch_model.fp16.safetensors": DATA,
+    "scheduler/scheduler_config.json": b"{}",
+    "text_encoder/config.json": b"{}",
+    "text_encoder/pytorch_model.bin": DATA,
+    "tokenizer/vocab.json": b"{}",
+    "tokenizer/merges.txt": b"",
+}
+
+
 @pytest.fixture
 def hub(tmp_path):
     """Return a function that fetches an address in a process of its own, from a server or its cache."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    server.files, server.daemon_threads = FOLDER, True
+    files = dict(FOLDER)
+    server.files, server.daemon_threads = files, True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     code = (
@@ -236,6 +251,7 @@ def hub(tmp_path):
         command = [sys.executable, "-W", "ignore", "-c", code, text]
         return subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
 
+    fetch.files = files
     yield fetch
     server.shutdown()
     thread.join()
@@ -256,6 +272,16 @@ def test_the_hub_gives_files_and_folders_and_keeps_them(hub, tmp_path):
     assert Path(last.stdout.strip()).read_bytes() == b"10", last.stderr
     again = hub("hf://owner/name", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert again.stdout == done.stdout, again.stderr
+
+
+def test_of_a_network_that_is_told_a_text_all_parts_are_fetched(hub, tmp_path):
+    hub.files.clear()
+    hub.files |= PIPELINE
+    done = hub("hf://owner/name")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+    assert found == PIPELINE.keys()
 
 
 @pytest.mark.parametrize(
