@@ -7,7 +7,8 @@ An image is encoded to noise along the ODE with class A and decoded with class B
 import sys
 
 from utils import command
-from utils.settings import Network, Running, Translate
+from utils.running import Running
+from utils.settings import Network, Translate
 
 BASIC = (
     *("config", "weights", "input_dir", "save_dir", "class_A", "class_B", "weights_B"),

@@ -7,7 +7,8 @@ See docs/SDEdit.md.
 import sys
 
 from utils import command
-from utils.settings import Edit, Network, Running
+from utils.running import Running
+from utils.settings import Edit, Network
 
 BASIC = (
     *("config", "weights", "input_dir", "save_dir", "t0", "class_label", "mask_dir"),

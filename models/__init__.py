@@ -44,9 +44,9 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
 CONFIG_CLASSES = {
     name: config_class
     for name, (config_class, _) in MODELS.items()
-    if "image_size" in config_class.__dataclass_fields__ and name not in ("glide", "text_unet")
+    if "image_size" in config_class.__dataclass_fields__ and name != "text_unet"
 }
-"""What utils.config needs to read a config's model section: networks for images that need no text."""
+"""What utils.config needs to read a config's model section: networks for images that a file holds whole."""
 PARTS = {"text_unet": TextUNetConfig, "autoencoder": AutoencoderConfig}
 """What utils.pipelines needs to read a folder of diffusers that makes pictures from text."""
 

@@ -25,6 +25,14 @@ class GLIDEConfig(ADMConfig):
     upsampler: bool = False
     """Whether a small picture is shown beside the noisy one: in_channels are those of both."""
 
+    guidance_channels = None
+    """It is told no scale, see `TextUNetConfig`."""
+
+    @property
+    def image_channels(self) -> int:
+        """Of the pictures."""
+        return self.in_channels // 2 if self.upsampler else self.in_channels
+
 
 class TextAttentionBlock(AttentionBlock):
     """Residual attention over all positions and over a text before them."""

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 THIRD_PARTY = {"torch", "accelerate", "PIL", "yaml", "tqdm", "numpy", "safetensors"}
 THIRD_PARTY |= {"filelock", "huggingface_hub"}
 GROUND = {"option", "settings", "config", "exits", "files", "interrupt", "launchers", "log", "quote"}
-GROUND |= {"threads", "diffusion_config"}
+GROUND |= {"threads", "diffusion_config", "running"}
 FLOORS = ("sources", "weights", "pipelines", "arrays", "codecs", "images", "jobs", "command")
 FLOORS += ("sampling", "assemble")
 """Flats of utils/, from the ground up: each imports only those before it, and the ground floor."""
@@ -24,7 +24,7 @@ ALLOWED = {
     "models": {"models", "torch", "diffusers", "transformers"},
     "utils": {"utils", *THIRD_PARTY},
     **{f"utils/{flat}": {"utils", *THIRD_PARTY} for flat in FLOORS[:-2]},
-    "utils/pipelines": {"utils", "torch", "transformers"},
+    "utils/pipelines": {"utils", "torch", "transformers", "tokenizers"},
     **{f"utils/{flat}": {"diffusions", "models", "utils", "torch", "PIL"} for flat in FLOORS[-2:]},
 }
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]

@@ -52,7 +52,12 @@ class Config:
     @property
     def channels(self) -> int:
         """Of pictures."""
-        return getattr(self.model, "in_channels", 3)
+        return self.state_channels
+
+    @property
+    def state_channels(self) -> int:
+        """Of what the network denoises: pictures, or latents of them."""
+        return getattr(self.model, "image_channels", getattr(self.model, "in_channels", 3))
 
     @property
     def image_size(self) -> int:

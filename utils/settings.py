@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from utils.option import Checked, Number, OneOf, Size, option, width_height
+from utils.running import INPUT
 
 VERSION = "0.1.0"
 PROGRAM = f"sdedit-ddib {VERSION}"
@@ -19,13 +20,10 @@ RESPACE_TYPES = (
     *("quad", "quad90", "karras", "none"),
 )
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FITS = ("crop", "pad", "stretch")
-FORMATS = ("auto", "png", "jpg", "webp", "tiff", "npy")
 SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
 INVERSIONS = ("target", "source", "fixed_point")
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++", "consistency")
-AUTO, INPUT = "auto", "input"
 _ANCESTORS = {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}
 
 
@@ -186,6 +184,11 @@ class Edit(Method):
     prompt_file: Path | None = option(
         None, "a .csv file of path,prompt lines, or path,prompt,negative_prompt, one for each input"
     )
+    upsample: tuple[str, ...] = option(
+        (),
+        "[CONFIG] WEIGHTS of a network that is shown the results and the prompt, and edits the inputs "
+        "likewise at its own, larger size (GLIDE's second stage)",
+    )
     samples: int | None = option(
         None, "this many results an input, named _s00 and so on", Number(1, whole=True)
     )
@@ -244,6 +247,14 @@ class Edit(Method):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
         if self.prompt is not None and self.prompt_file:
             raise ValueError("--prompt and --prompt_file: give one of them, they say the same")
+        if len(self.upsample) > 2:
+            raise ValueError(f"--upsample: {len(self.upsample)} words; give [CONFIG] WEIGHTS")
+        if self.upsample and not self.t0:
+            raise ValueError("--upsample: say how far with --t0, which means the same to both networks")
+        if self.upsample and (self.size or self.tiles):
+            raise ValueError(
+                "--upsample: not together with --size or --tiles; results have its network's size"
+            )
         if self.auto_t0 and (self.strength_dir or self.trajectory):
             raise ValueError("--auto_t0: not together with --strength_dir or --trajectory")
         if self.region and (self.size or self.tiles):
@@ -322,76 +333,3 @@ class Translate(Method):
             raise ValueError("--from_latents: not together with --cycle or --save_latents")
         if self.solver == "cycle-diffusion" and (self.from_latents or self.save_latents or self.weights_B):
             raise ValueError("--solver cycle-diffusion: not together with latents in files or --weights_B")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place(Checked):
-    """Where a network runs, and how."""
-
-    micro_batch: int | str | None = option(
-        None,
-        "images a network call, or auto for the fastest number that fits; changes speed and memory only "
-        "(default: 4 on a CPU, 16 on a GPU)",
-        Number(1, whole=True, words=(AUTO,)),
-        changes_result=False,
-    )
-    precision: str = option(
-        "auto",
-        "of the network's convolutions and linear layers; auto follows accelerate launch, else fp32",
-        OneOf(PRECISIONS),
-    )
-    compile: bool = option(
-        False, "translate the network with torch.compile first, which takes a minute; for long runs on a GPU"
-    )
-    cpu: bool = option(False, "run on the CPU even where there is a GPU", changes_result=False)
-
-    def check(self) -> None:
-        if self.compile and self.micro_batch == AUTO:
-            raise ValueError("--compile: for one size of batch alone; give --micro_batch a number, not auto")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running(Place):
-    """What a run of a command reads and writes."""
-
-    input_dir: Path = option(
-        Path(), "folder of input images, searched recursively, or one image", changes_result=False
-    )
-    save_dir: Path = option(Path(), "folder for the results, one file an input", changes_result=False)
-    format: str = option(
-        AUTO,
-        "of the results; auto is that of the input where it has more than 8 bits, else png",
-        OneOf(FORMATS),
-    )
-    bits: int | None = option(None, "of the results (default: those of the input)", OneOf((8, 16)))
-    channels: str = option(
-        AUTO, "input: results of grey pictures are grey; auto: what the network makes", OneOf((AUTO, INPUT))
-    )
-    shard: tuple[int, ...] = option(
-        (),
-        "I/N: do only the I-th of N shares of the images, I from 0, as for the jobs of an array",
-        changes_result=False,
-    )
-    verify: bool = option(
-        False, "compare results of before with their hashes; mend what differs", changes_result=False
-    )
-    overwrite: bool = option(False, "replace what another run left in save_dir", changes_result=False)
-    no_metadata: bool = option(
-        False, "record nothing in the files: not how they were made, nor that a model made them"
-    )
-    no_report: bool = option(
-        False, "do not write report.html, the page that shows the run", changes_result=False
-    )
-    dry_run: bool = option(
-        False, "print what would be done, load no weights, write nothing", changes_result=False
-    )
-
-    def check(self) -> None:
-        super().check()
-        if self.bits == 16 and self.format in ("jpg", "webp"):
-            raise ValueError(f"--bits 16: {self.format} files have 8; give --format png, tiff or npy")
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the inputs, also where one image was named."""
-        return self.input_dir.parent if self.input_dir.is_file() else self.input_dir

@@ -140,7 +140,9 @@ def test_sections_are_complete_and_agree(name):
     assert set(raw) <= {"model", "diffusion", "classes", "null_class"}
     if raw["model"]["name"] != "adm_classifier":
         learned = name not in OTHERS and raw["diffusion"]["var_type"] == "learned_range"
-        assert config.out_channels == config.in_channels * (2 if learned else 1)
+        assert config.out_channels == getattr(config, "image_channels", config.in_channels) * (
+            2 if learned else 1
+        )
     if name not in OTHERS:
         assert ("beta_start" in raw["diffusion"]) == (raw["diffusion"]["schedule"] != "cosine")
     if name not in SDE:
@@ -189,6 +191,7 @@ def test_improved_diffusion(name):
 def test_every_config_is_accounted_for():
     others = {"jychoi118/ilvr_adm/afhqdog_p2", "demo/fruits64", "demo/fruits64_ve"}
     others |= {f"openai/improved-diffusion/{name}" for name in IMPROVED} | set(SDE)
+    others |= {"openai/glide-text2im/base", "openai/glide-text2im/upsample"}
     others |= {f"NVlabs/edm2/edm2-img64-{size}" for size in EDM_SIZES}
     recorded = MANIFESTS["checkpoints"].keys() | EDM["checkpoints"].keys()
     assert set(CONFIGS) == recorded | SAME_NETWORK.keys() | others
@@ -196,13 +199,14 @@ def test_every_config_is_accounted_for():
 
 def test_names_of_the_networks():
     images = ["adm", "adm_classifier", "ddpm_unet", "diffusers_unet", "edm2_unet", "lucidrains_unet"]
+    images[5:5] = ["glide"]
     images += ["mixer", "ncsnpp", "song_unet", "xyf_unet", "xyf_adagn"]
-    assert set(MODELS) == {*images, "ddib_mlp", "glide", "point_mlp", "text_unet"}
+    assert set(MODELS) == {*images, "ddib_mlp", "point_mlp", "text_unet"}
     assert list(CONFIG_CLASSES) == images  # what a config of the commands may name
     for name, (config_class, _) in MODELS.items():
         fields = {field.name for field in dataclasses.fields(config_class)}
         assert {"in_channels", "out_channels"} <= fields
-        assert ("image_size" in fields) == (name in [*images, "glide", "text_unet"])
+        assert ("image_size" in fields) == (name in [*images, "text_unet"])
         assert config_class.__dataclass_params__.frozen
 
 

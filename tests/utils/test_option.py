@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from utils.option import Checked, Number, OneOf, Size, make, option, refuse_unknown, width_height
-from utils.settings import Edit, Place, Running, Translate
+from utils.running import Place, Running
+from utils.settings import Edit, Translate
 
 
 @dataclass(frozen=True, kw_only=True)

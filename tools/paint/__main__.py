@@ -9,6 +9,7 @@ import sys
 import webbrowser
 
 from utils import command, exits, option, settings, threads
+from utils.running import PRECISIONS
 
 HOST = "127.0.0.1"
 
@@ -22,7 +23,7 @@ def build_parser() -> command.StrictParser:
     add("--port", type=port, default=0, metavar="N", help="of this machine alone; 0 for any that is free")
     add("--open", action="store_true", help="open the page in the browser of this machine")
     add("--sampler", choices=settings.SAMPLERS, help="what the page begins with")
-    add("--precision", choices=settings.PRECISIONS, default="auto", help="of the network; auto is fp32")
+    add("--precision", choices=PRECISIONS, default="auto", help="of the network; auto is fp32")
     add("--cpu", action="store_true", help="run on the CPU even where there is a GPU")
     return parser
 

@@ -12,7 +12,9 @@ from diffusions.process import Process
 from utils import images, jobs, log, settings
 from utils.assemble.edit_batch import EditBatch
 from utils.assemble.plan import Plan, find_saving
+from utils.assemble.upsampling import Upsampler, find_upsampler
 from utils.config import Config
+from utils.running import Running
 from utils.sampling import (
     Chosen,
     Guidance,
@@ -39,7 +41,7 @@ from utils.sampling import (
     refuse_text,
     start_timesteps,
 )
-from utils.settings import Edit, Running
+from utils.settings import Edit
 
 TITLE = "SDEdit"
 
@@ -57,6 +59,8 @@ class EditMeans:
     levels: dict[int, str]
     """To edit from, each with the folder of its results; none with auto_t0."""
     sizing: Sizing
+    upsampler: Upsampler | None
+    """The second stage, None for results of the network's own size."""
 
     def calls_from(self, level: int) -> int:
         """Network evaluations for an image, or a tile of one, that is edited from a level."""
@@ -69,7 +73,8 @@ class EditMeans:
         """Network evaluations for an image or a tile, estimated where the level is searched for."""
         num_steps = self.process.num_steps
         searched = round(num_steps * math.log2(num_steps + 1) / 2)
-        return sum(map(self.calls_from, self.levels or [searched]))
+        second = self.upsampler.num_calls if self.upsampler else 0
+        return sum(map(self.calls_from, self.levels or [searched])) + second
 
     def parameters(self, masked: bool) -> dict[str, object]:
         """Return what the PNG files record of the method, with or without masks."""
@@ -109,8 +114,10 @@ def find_means(
     process = make_process(edit, config, trained, timesteps)
     guidance = make_guidance(edit, chosen, config, list(dict.fromkeys(told.values())))
     levels = choose_levels(edit, process)
-    sizing = find_sizing(edit, {"weights": config} | guidance.configs)
-    return EditMeans(edit, chosen, config, timesteps, process, guidance, levels, sizing)
+    upsampler = find_upsampler(edit, chosen, told)
+    largest = {"upsample": upsampler.config} if upsampler else {"weights": config}
+    sizing = find_sizing(edit, largest | guidance.configs)
+    return EditMeans(edit, chosen, config, timesteps, process, guidance, levels, sizing, upsampler)
 
 
 def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
@@ -199,7 +206,10 @@ def build(
     tiles = means.sizing.tiles(most or launch.micro_batch)
     guide = means.guidance.load(replace(network, tiles=tiles), launch)
     batch = EditBatch(means.edit, means.process, guide, means.levels, told, tick)
-    return Retrying(batch, tiles) if tiles else batch, guide.modules
+    if means.upsampler is None:
+        return Retrying(batch, tiles) if tiles else batch, guide.modules
+    both, modules = means.upsampler.load(batch, means.config.image_size, launch, told, tick)
+    return both, [*guide.modules, *modules]
 
 
 def read_told(

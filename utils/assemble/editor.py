@@ -25,7 +25,7 @@ from utils.config import Config
 from utils.sampling import reads_text
 from utils.settings import Edit
 
-_OF_FILES = ("mask_dir", "strength_dir", "prompt_file", "comparison", "trajectory")
+_OF_FILES = ("mask_dir", "strength_dir", "prompt_file", "upsample", "comparison", "trajectory")
 _WAYS = ("t0", "edit_steps", "auto_t0")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from utils import codecs, images, jobs, option, settings
 from utils.config import Config
+from utils.running import Place
 from utils.sampling import Chosen, Network, Sizing, Trained, load_network, read_config, read_trained, settle
 
 Picture = str | Path | Image.Image
@@ -47,7 +48,7 @@ class Loaded:
             ValueError: Wrong options, or weights that cannot be had or are wrong.
         """
         asked = option.make(settings.Network, {**given, "weights": str(weights)})
-        place = option.make(settings.Place, given)
+        place = option.make(Place, given)
         chosen = settle(asked)
         config = read_config(chosen.main.config, asked.overrides)
         launch = jobs.start(place.cpu, place.precision, place.compile)
@@ -153,7 +154,7 @@ class OnLoaded:
         Raises:
             ValueError: Options that are not allowed, or weights that cannot be had or are wrong.
         """
-        option.refuse_unknown(options, (settings.Network, cls.kind, settings.Place))
+        option.refuse_unknown(options, (settings.Network, cls.kind, Place))
         own = {name: value for name, value in options.items() if name in option.names_of(cls.kind)}
         cls._check(own)  # before the weights are read
         return cls(Loaded.load(weights, options), own)

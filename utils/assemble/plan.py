@@ -8,6 +8,7 @@ from torch import nn
 
 from utils import codecs, images, jobs, quote, settings, sources
 from utils.config import Config
+from utils.running import INPUT, Running
 from utils.sampling import Chosen
 
 _NUMBERS = (*codecs.NUMBERS, ".tif", ".tiff")
@@ -22,7 +23,7 @@ class Plan:
     """Name of the method."""
     network: settings.Network
     method: settings.Edit | settings.Translate
-    running: settings.Running
+    running: Running
     chosen: Chosen
     config: Config
     timesteps: list[float]
@@ -100,16 +101,14 @@ class Plan:
 
 
 def find_saving(
-    method: settings.Method, running: settings.Running, config: Config, names: list[str] = ()
+    method: settings.Method, running: Running, config: Config, names: list[str] = ()
 ) -> images.Saving:
     """Return how results are saved.
 
     Raises:
         ValueError: Black and white are said of numbers where there are none.
     """
-    found = images.Saving(
-        running.format, running.bits, find_ends(method, config), running.channels == settings.INPUT
-    )
+    found = images.Saving(running.format, running.bits, find_ends(method, config), running.channels == INPUT)
     if (
         method.range
         and running.format != "npy"

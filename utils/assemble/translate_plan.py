@@ -14,6 +14,7 @@ from utils import images, jobs, log, quote, settings, sources
 from utils.assemble.plan import Plan, find_saving
 from utils.assemble.translate_batch import Side, Target, TranslateBatch
 from utils.config import Config, class_name
+from utils.running import Running
 from utils.sampling import (
     Chosen,
     Guidance,
@@ -42,7 +43,7 @@ from utils.sampling import (
     tell,
     unconditional_label,
 )
-from utils.settings import Running, Translate
+from utils.settings import Translate
 
 TITLE, _STEPS = "DDIB", 100
 
@@ -291,7 +292,7 @@ def _reader(ends: Ends, running: Running, names: list[str]) -> images.Inputs | i
     sizing, translate = ends.sizing, ends.translate
     saving = find_saving(translate, running, ends.config, names)
     if translate.from_latents:
-        shape = ends.config.model.in_channels, *sizing.shape_of_latents
+        shape = ends.config.state_channels, *sizing.shape_of_latents
         made_by, least = ends.space | ends.of_text, -(-sizing.least // sizing.factor)
         return images.Latents(running.folder, made_by, shape, least, saving)
     return images.Inputs(

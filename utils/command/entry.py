@@ -7,7 +7,8 @@ from typing import Protocol
 from utils import exits, interrupt, quote, threads
 from utils.command import options
 from utils.command.parser import StrictParser, report_errors
-from utils.settings import Method, Network, Running
+from utils.running import Running
+from utils.settings import Method, Network
 
 
 class Started(Protocol):

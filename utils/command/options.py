@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, get_args
 from utils import settings
 from utils.command import parser as command_line
 from utils.option import OneOf, make
-from utils.settings import Edit, Method, Network, Running, Translate
+from utils.running import Running
+from utils.settings import Edit, Method, Network, Translate
 
 GROUPS = {
     "network": ("config", "weights", "weights_dir", "overrides"),
     "pictures": ("input_dir", "save_dir", "fit", "size", "tiles", "range", "from_latents"),
     "how far to go, one of these": ("t0", "sigma0", "edit_steps", "auto_t0", "faithfulness"),
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
-    "text": ("prompt", "prompt_file", "prompt_A", "prompt_B", "negative_prompt"),
+    "text": ("prompt", "prompt_file", "prompt_A", "prompt_B", "negative_prompt", "upsample"),
     "sampling": (
         *("seed", "noise_by", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
         *("corrector_steps", "snr", "samples", "repeats"),
@@ -73,7 +74,7 @@ TRANSLATE_MEANINGS = MEANINGS | {
     **dict.fromkeys(("scheduler", "sampler"), "solver"),
 }
 _WORDS = {"class_label": "CLASS", "class_A": "CLASS", "class_B": "CLASS", "shard": "I/N", "size": "WxH"}
-_WORDS |= dict.fromkeys(("weights", "weights_B", "unconditional", "classifier"), "WEIGHTS")
+_WORDS |= dict.fromkeys(("weights", "weights_B", "unconditional", "classifier", "upsample"), "WEIGHTS")
 _REQUIRED = ("weights", "input_dir", "save_dir")
 _KINDS = {int: command_line.whole_number, float: command_line.number, Path: Path}
 

@@ -16,7 +16,8 @@ from utils.images.paths import STRIPS, TRAJECTORIES
 from utils.images.saving import PNG, Saving
 from utils.log import once, warn_once
 from utils.quote import plain
-from utils.settings import Method, Running
+from utils.running import Running
+from utils.settings import Method
 from utils.weights import load_tensors
 
 PICTURES = (*codecs.SUFFIXES, *codecs.NUMBERS)

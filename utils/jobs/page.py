@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from utils.jobs.notes import Known
 from utils.option import width_height
-from utils.settings import INPUT
+from utils.running import INPUT
 
 NAME = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")

@@ -22,7 +22,7 @@ from utils.jobs.origin import Origin
 from utils.jobs.records import Records
 from utils.jobs.results import PREVIEWS, SHOWN, Part, Result, Writer, merge
 from utils.log import log
-from utils.settings import AUTO, Running
+from utils.running import AUTO, Running
 
 Sampler = Callable[[list[job.Item], dict[str, Tensor]], list[list[Result]]]
 """(items, their tensors [B, ...]) -> the results of each item."""

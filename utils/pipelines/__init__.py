@@ -2,10 +2,11 @@
 
 from utils.pipelines.folder import INDEX, PipelineConfig, find_files, is_pipeline, read_config
 from utils.pipelines.parts import load_part
-from utils.pipelines.tokens import Tokenizer
+from utils.pipelines.tokens import BytePairs, Tokenizer
 
 __all__ = [
     "INDEX",
+    "BytePairs",
     "PipelineConfig",
     "Tokenizer",
     "find_files",

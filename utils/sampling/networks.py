@@ -19,7 +19,7 @@ from utils.jobs import Launch
 from utils.log import once
 from utils.pipelines import INDEX, PipelineConfig, find_files, is_pipeline, load_part
 from utils.sampling.processes import Trained, read_config, read_trained, trained_alphas
-from utils.sampling.readers import Reader
+from utils.sampling.readers import Reader, make_reader
 from utils.sampling.spaces import PIXELS, PixelSpace, load_space
 from utils.weights import Shelf, check_fits, load_weights, open_checkpoint
 
@@ -40,13 +40,19 @@ class Chosen(NamedTuple):
     """That decodes, of DDIB between two networks."""
     unconditional: Files | None = None
     classifier: Files | None = None
+    upsample: Files | None = None
+    """That makes the results of SDEdit larger."""
 
     def files(self) -> dict[str, Path | list[Path] | None]:
         """Return the files by the options that named them."""
         found = {"weights": self.main.weights}
         if self.other:
             found |= {"config_B": self.other.config, "weights_B": self.other.weights}
-        named = {"unconditional": self.unconditional, "classifier": self.classifier}
+        named = {
+            "unconditional": self.unconditional,
+            "classifier": self.classifier,
+            "upsample": self.upsample,
+        }
         return found | {name: list(files) for name, files in named.items() if files}
 
 
@@ -83,7 +89,8 @@ def settle(
         return Chosen(main)
     weights_B = getattr(method, "weights_B", None)
     other = one(method.config_B, weights_B) if weights_B else None
-    return Chosen(main, other, of_words(method.unconditional), of_words(method.classifier))
+    upsample = of_words(getattr(method, "upsample", ()))
+    return Chosen(main, other, of_words(method.unconditional), of_words(method.classifier), upsample)
 
 
 def find_network(network: settings.Network, method: settings.Method, fetch: bool) -> tuple[Chosen, Config]:
@@ -182,8 +189,8 @@ def load_network(config: Config, weights: Path, launch: Launch) -> Network:
     Raises:
         ValueError: The weights are broken, unsafe, or those of another network.
     """
-    reader = Reader(config, weights, launch) if isinstance(config, PipelineConfig) else None
     module = load_module(config, weights, launch)
+    reader = make_reader(config, weights, module, launch)
     module = CompiledNetwork(module) if launch.compiled else module
     return Network(
         config, module, read_trained(config), space=load_space(config, weights, launch), reader=reader

@@ -40,7 +40,8 @@ from utils.config import Config
 
 KARRAS, CONSISTENCY = "karras", "consistency"
 _KARRAS_STEPS, _CONSISTENCY_CALLS, _DISTILLED_CALLS, _TEXT_STEPS = 18, 2, 4, 25
-"""Of networks that know any sigma, where nothing is said."""
+_GLIDE_SCALE, _GLIDE_STEPS = 3.0, 100
+"""Where nothing is said: of networks that know any sigma, of those that are told a text."""
 M = TypeVar("M", bound=settings.Method)
 SAMPLERS: dict[str, Callable[..., Process]] = {
     "ddim": DDIM,
@@ -72,7 +73,7 @@ def read_config(path: Path, overrides: list[str] | None = None) -> Config:
         ValueError: The config is wrong, its schedule is not possible, or its network does not predict images.
     """
     config = _read_config(path, overrides)
-    if config.model.out_channels not in (config.model.in_channels, 2 * config.model.in_channels):
+    if config.model.out_channels not in (config.state_channels, 2 * config.state_channels):
         raise ValueError(f"{path}: this network does not predict images; give the config of a UNet")
     try:
         read_trained(config)
@@ -176,6 +177,8 @@ def _implied(method: settings.Method, config: Config) -> dict[str, object]:
     """Return what the config of a network of pictures implies."""
     knows_all = config.diffusion.process in ("edm", "vp_sde")
     implied: dict[str, object] = {"respace_type": method.spacing, "guidance_scale": 1.0}
+    if hasattr(config.model, "text_context"):
+        implied |= {"guidance_scale": _GLIDE_SCALE, "respace_steps": _GLIDE_STEPS}
     if isinstance(method, settings.Edit):
         if config.diffusion.preconditioning == CONSISTENCY:
             return implied | {"sampler": CONSISTENCY, "respace_steps": _CONSISTENCY_CALLS}
@@ -298,7 +301,7 @@ def _choose_variance(edit: settings.Edit, config: Config) -> str:
             raise ValueError(
                 f"var_type learned_range: not for process {process}; use fixed_small or fixed_large"
             )
-        if config.model.out_channels == config.model.in_channels:
+        if config.model.out_channels == config.state_channels:
             raise ValueError(
                 f"var_type learned_range: this network has {config.model.out_channels} output channels, none "
                 "for its variance; use fixed_small or fixed_large"

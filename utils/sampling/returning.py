@@ -53,7 +53,7 @@ def describe_loss(
 
 def _loss(encoder: Process, decoder: Process, config: Config) -> float:
     """Return the loss of details or of the brightness as a whole, whichever is larger, on [-1, 1]."""
-    num_values = config.model.in_channels * config.model.image_size**2
+    num_values = config.state_channels * config.model.image_size**2
     stds = torch.tensor([_SPREAD, _SPREAD * num_values**0.5])
     return _SPREAD * float(lost_share(encoder, decoder, stds).max())
 

@@ -10,6 +10,7 @@ from diffusions.tiles import Tiles
 from utils import images, jobs, log, settings
 from utils.config import Config
 from utils.quote import plain
+from utils.running import AUTO, Place, Running
 from utils.sampling.networks import size_multiple
 
 
@@ -112,20 +113,20 @@ def find_sizing(method: settings.Method, configs: dict[str, Config]) -> Sizing:
     return Sizing(side, size, method.tiles, least, factor)
 
 
-def find_sizes(sizing: Sizing, running: settings.Running, names: list[str]) -> dict[str, tuple[int, int]]:
+def find_sizes(sizing: Sizing, running: Running, names: list[str]) -> dict[str, tuple[int, int]]:
     """Return width and height of the results by the inputs' names, as far as the heads of files tell them."""
     if sizing.size is not None:
         return dict.fromkeys(names, sizing.size)
     return images.look_at(running.folder, names)
 
 
-def check_place(sizing: Sizing, place: settings.Place) -> None:
+def check_place(sizing: Sizing, place: Place) -> None:
     """Refuse options of where a network runs that do not go with the sizes.
 
     Raises:
         ValueError: Such options.
     """
-    if sizing.tiled and place.micro_batch == settings.AUTO:
+    if sizing.tiled and place.micro_batch == AUTO:
         raise ValueError("--micro_batch auto: not with --tiles; give a number, of tiles a network call")
     if place.compile and sizing.size is None and not sizing.tiled:
         raise ValueError("--compile: for one size alone; give --size WIDTHxHEIGHT, or --tiles")

@@ -1,9 +1,10 @@
 """Guidance by text: what a network is told of prompts, and how it leans to them."""
 
 from collections.abc import Iterable
+from copy import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusions import classifier_free_at_once
 from utils.config import Config, count_classes
@@ -19,7 +20,7 @@ from utils.settings import Method
 class TextGuidance:
     """What the options of text ask for: checked before anything is loaded, loaded when it is needed."""
 
-    def __init__(self, method: Method, chosen: Chosen, config: PipelineConfig, prompts: Iterable[Prompt]):
+    def __init__(self, method: Method, chosen: Chosen, config: Config, prompts: Iterable[Prompt]):
         """
         Args:
             method: The settings, complete.
@@ -88,7 +89,14 @@ class TextGuide:
 
     def __init__(self, guidance: TextGuidance, network: Network, launch: Launch):
         self.guidance, self.network, self._launch = guidance, network, launch
+        self._more: Told = ()
         self.modules: list[nn.Module] = [network.module]
+
+    def shown(self, small: Tensor) -> "TextGuide":
+        """Return this for a network that is also shown a small picture of each of a batch, [B, C, h, w]."""
+        guide = copy(self)
+        guide._more = (small,)
+        return guide
 
     def bind(self, prompts: list[Prompt]) -> Bound:
         """Bind the prompt of each picture of a batch."""
@@ -103,7 +111,7 @@ class TextGuide:
 
     def _stack(self, texts: list[str | None]) -> Told:
         reader = self.network.reader
-        told = tell(self.network, texts, self.guidance.scale, self._launch.device)
+        told = *tell(self.network, texts, self.guidance.scale, self._launch.device), *self._more
         if reader.has_read(self.guidance.texts):
             reader.rest()
         return told
@@ -127,7 +135,7 @@ def tell(network: Network, texts: list[str | None], scale: float, device: torch.
 
 def reads_text(config: Config) -> bool:
     """Whether a network is told a text."""
-    return isinstance(config, PipelineConfig)
+    return isinstance(config, PipelineConfig) or hasattr(config.model, "text_context")
 
 
 def refuse_text(method: Method, config: Config) -> None:

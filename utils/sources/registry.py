@@ -72,7 +72,7 @@ class Entry:
 
     @property
     def pictures(self) -> str:
-        """What the network makes, by the first line of its config; of a folder empty, or as its entry says."""
+        """What the network makes, by its config's first line; of a folder empty, or as its entry says."""
         if self.config_path is None:
             return self.makes or ""
         with self.config_path.open(encoding="utf-8") as file:

@@ -17,6 +17,7 @@ from utils.weights.layout import Candidate, Shapes, is_average
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 _FAMILIES = (  # the first whose keys are all there; a dot at the end stands for any rest
+    ("glide", ("input_blocks.0.0.weight", "transformer_proj.weight", "token_embedding.weight")),
     ("adm", ("input_blocks.0.0.weight", "middle_block.1.qkv.weight", "output_blocks.")),
     ("adm_classifier", ("input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.")),
     ("ddib_mlp", ("time_embed.0.weight", "input_blocks.0.0.weight", "output_blocks.0.0.in_layers.2.weight")),
@@ -179,6 +180,11 @@ class Shelf:
 
     def _nearest(self, name: str, own: Shapes, given: Shapes | None) -> str:
         """Say how weights of a known family differ from every config."""
+        if name == "glide" and own["input_blocks.0.0.weight"][1] not in (3, 6):
+            return (
+                "they are of GLIDE's inpainting, told a masked picture: masks need no such network, give "
+                "base.pt with --mask_dir"
+            )
         if name not in self._families:
             return f"they are of the family {name}, a network for points, and configs are of those for images"
         candidates = list(self._all(name))

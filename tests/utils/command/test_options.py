@@ -13,7 +13,8 @@ import sample_sdedit
 from diffusions import preconditioning
 from utils import diffusion_config, exits, sampling, settings
 from utils.command import options
-from utils.settings import Edit, Network, Running, Translate
+from utils.running import Running
+from utils.settings import Edit, Network, Translate
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMON = {
@@ -56,7 +57,7 @@ def test_the_option_set_is_pinned():
             *("--strength_dir", "--region", "--region_margin"),
         ),
         *("--mask_dir", "--mask_invert", "--mask_feather", "--mask_default", "--mask_noise"),
-        *("--prompt", "--prompt_file"),
+        *("--prompt", "--prompt_file", "--upsample"),
     }
     assert flags(sample_ddib) == COMMON | {
         *("--class_A", "--class_B", "--config_B", "--weights_B", "--offload", "--solver", "--inversion"),
