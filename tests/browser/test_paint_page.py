@@ -278,6 +278,8 @@ def test_eight_results_are_kept_with_their_settings(new_page, address):
     assert page.is_hidden("#restored")
     page.click("#gallery li:nth-child(1) .look")
     assert (page.input_value("#seed"), page.input_value("#class")) == ("10", "")
+    page.click("#new")
+    assert page.is_hidden("#restored")
 
 
 def test_tools_and_history(new_page):
