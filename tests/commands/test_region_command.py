@@ -44,8 +44,8 @@ def opened(folder):
 def test_photos_come_back_edited_where_the_masks_are(photos, tmp_path, capfd):
     assert run(photos, tmp_path / "o", "--comparison", "--trajectory", "3") == 0
     said = capfd.readouterr().err
-    assert "wide.png: 16 pixels from 2,2 are edited\n" in said
-    assert "tall.jpg: 60 pixels from -10,8 are edited, and enlarged 3.75 times" in said
+    assert "wide.png: 16x16 pixels from 2,2 are edited\n" in said
+    assert "tall.jpg: 60x60 pixels from -10,8 are edited, and enlarged 3.75 times" in said
     assert "kept.png: its mask lets nothing change; the photo is returned as it is" in said
     for name, spots in SPOTS.items():
         stem = name.partition(".")[0]

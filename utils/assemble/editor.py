@@ -222,7 +222,8 @@ class Editor(OnLoaded):
         marked = images.Marked(photo, **{key: _open_map(key, edit, x, photo.size) for key, x in maps.items()})
         config = self.config
         regions = images.Regions(config.image_size, config.channels, edit.region_margin, edit.mask_feather)
-        return Read(regions.cut(marked), lambda edited: regions.put_back(marked.copy(), edited))
+        parts = regions.cut(marked, regions.boxes(marked))
+        return Read(parts, lambda edited: regions.put_back(marked.copy(), edited))
 
 
 def _told(edit: Edit, config: Config, names: list[str]) -> Mapping[str, str | images.Prompt]:

@@ -66,8 +66,9 @@ class RegionInputs:
         for box in boxes:
             factor = box.side / self.whole.size
             enlarged = f", and enlarged {factor:.3g} times" if factor > 1 else ""
-            log.info(f"{plain(name)}: {box.side} pixels from {box.left},{box.top} are edited{enlarged}")
-        return self._regions.cut(marked)
+            square = f"{box.side}x{box.side} pixels from {box.left},{box.top}"
+            log.info(f"{plain(name)}: {square} are edited{enlarged}")
+        return self._regions.cut(marked, boxes)
 
     def finish(self, name: str, edited: list[Tensor], suffix: str = PNG) -> Original:
         """Return the photo with its edited parts, [C, size, size] in [-1, 1] each, in their places.

@@ -127,10 +127,10 @@ class Regions:
         """Return where the parts are."""
         return find_boxes(marked.mask, self.size, self.margin)
 
-    def cut(self, marked: Marked) -> list[dict[str, Tensor]]:
-        """Return the tensors of each part, as `Inputs.load` does of a whole picture."""
+    def cut(self, marked: Marked, boxes: list[Box]) -> list[dict[str, Tensor]]:
+        """Return the tensors of each part, of `boxes`, as `Inputs.load` does of a whole picture."""
         rows = []
-        for box in self.boxes(marked):
+        for box in boxes:
             mask = mask_tensor(_cut_mask(marked.mask, box), self.size, "stretch", self.feather)
             row = {"image": self._show(marked.photo, box), "mask": mask}
             if marked.strength is not None:

@@ -71,7 +71,7 @@ def test_outside_the_mask_nothing_changes_and_inside_is_what_was_edited(mode, ch
     mask = mask_of((90, 70), (5, 5, 25, 25), (60, 50, 80, 66))
     marked, regions = Marked(photo(mode), mask), Regions(side, channels, 0.25)
     before = marked.photo.pixels.copy()
-    parts = regions.cut(marked)
+    parts = regions.cut(marked, regions.boxes(marked))
     assert [part["image"].shape for part in parts] == [(channels, side, side)] * len(parts)
     edited = [torch.full((channels, side, side), value) for value in (-1.0, 0.6)][: len(parts)]
     after = regions.put_back(marked, edited).pixels
@@ -88,7 +88,9 @@ def test_what_comes_back_unedited_is_what_was_there():
     """Of a square of the network's own size, to the byte."""
     marked, regions = Marked(photo("RGB"), mask_of((90, 70), (30, 20, 60, 50))), Regions(64, 3, 0.25)
     before = marked.photo.pixels.copy()
-    after = regions.put_back(marked, [part["image"] for part in regions.cut(marked)]).pixels
+    after = regions.put_back(
+        marked, [part["image"] for part in regions.cut(marked, regions.boxes(marked))]
+    ).pixels
     assert np.array_equal(before, after)
 
 
@@ -103,13 +105,13 @@ def test_where_it_is_half_transparent_colours_are_mixed_by_opacity():
 def test_a_profile_is_kept_and_what_is_edited_comes_in_its_colours(mode, profile):
     source, mask = photo(mode, profile=profile), mask_of((90, 70), (30, 20, 60, 50))
     marked, regions, before = Marked(source, mask), Regions(64, 3, 0.25), source.pixels.copy()
-    parts = [part["image"] for part in regions.cut(marked)]
+    parts = [part["image"] for part in regions.cut(marked, regions.boxes(marked))]
     assert np.abs((parts[0] / 2 + 0.5) * 255 - torch.tensor(before[3:67, 13:77]).permute(2, 0, 1)).max() > 9
     after = regions.put_back(marked, [part.clamp(-0.4, 0.4) for part in parts])  # what the profile has
     assert after.profile == profile
     kept = np.asarray(mask) == 0
     assert np.array_equal(before[kept], after.pixels[kept])
-    edited = regions.cut(Marked(after, mask))[0]["image"]
+    edited = regions.cut(Marked(after, mask), regions.boxes(marked))[0]["image"]
     inner = slice(30, 40)
     expected = parts[0].clamp(-0.4, 0.4)[:, inner, inner]
     assert (edited[:, inner, inner] - expected).abs().max() * 127.5 <= 3  # there and back in 8 bits
