@@ -4,12 +4,13 @@ from typing import BinaryIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from utils.codecs import jpeg_markers
 from utils.codecs.formats import FORMATS
 
-_TIFF = (b"II*\0", b"MM\0*")
+_TIFF, _JPEG = (b"II*\0", b"MM\0*"), b"\xff\xd8\xff"
 _BITS, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339
 _KINDS = {1: "whole numbers", 2: "signed whole numbers", 3: "floating-point numbers"}
-_OURS = ((0, b"\x89PNG", "PNG"), (0, b"\xff\xd8\xff", "JPEG"), (0, b"GIF8", "GIF"), (8, b"WEBP", "WEBP"))
+_OURS = ((0, b"\x89PNG", "PNG"), (0, _JPEG, "JPEG"), (0, b"GIF8", "GIF"), (8, b"WEBP", "WEBP"))
 _OTHERS = (
     (0, b"%PDF", "a PDF file"),
     (0, b"8BPS", "a Photoshop file"),
@@ -31,6 +32,8 @@ def describe(file: BinaryIO) -> str:
     head = file.read(64)
     if head.startswith(_TIFF) and (kind := _describe_tiff(file)):
         return f"a TIFF picture of {kind}, which is not read; save it with 8 or 16 bits"
+    if head.startswith(_JPEG) and (bits := jpeg_markers.find_bits(file) or 8) != 8:
+        return f"a JPEG picture of {bits} bits, of which only those of 8 are read; save it as PNG or TIFF"
     for at, mark, name in _OURS:
         if head[at:].startswith(mark):
             return f"cannot be read, broken or truncated: the beginning of a {name} picture"

@@ -147,8 +147,11 @@ def find_masks(edit: Edit, save_dir: Path, names: list[str]) -> Masks | None:
     """Find the masks that the options name; None where no input has any.
 
     Raises:
-        ValueError: An option of masks without masks, no masks in the folder, or none for any input.
+        ValueError: An option of masks without masks, or of regions without --region; no masks in the
+            folder, or none for any input.
     """
+    if edit.region is None and "region_margin" in edit.changed():
+        raise ValueError(f"--region_margin {edit.region_margin:g}: only with --region mask; add that")
     maps = Maps(edit.mask_dir, save_dir) if edit.mask_dir else None
     if maps is None and not any(is_pair(name) for name in names):
         if edit.mask_invert or edit.mask_feather or edit.mask_default == "all":

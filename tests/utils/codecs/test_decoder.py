@@ -252,6 +252,20 @@ def test_what_is_not_read_is_told_what_it_is(read):
             read(content)
 
 
+@pytest.mark.parametrize(("process", "bits"), [(0xC0, 16), (0xC1, 12), (0xC3, 16), (0xC2, 12)])
+def test_a_jpeg_of_more_than_8_bits_is_told_apart_from_a_broken_one(read, process, bits):
+    content = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG"))
+    at = content.index(b"\xff\xc0")
+    content[at + 1], content[at + 4] = process, bits
+    said = f"^a JPEG picture of {bits} bits, of which only those of 8 are read; save it as PNG or TIFF$"
+    with pytest.raises(ValueError, match=said):
+        read(bytes(content))
+    content[at + 4] = 0
+    for broken in (content[:at], content[: at + 4], content):
+        with pytest.raises(ValueError, match="cannot be read, broken or truncated"):
+            read(bytes(broken))
+
+
 @pytest.mark.parametrize("kind", ["GIF", "AVIF", "JPEG2000"])
 def test_more_formats_are_read_where_they_are_still(read, kind):
     if kind not in formats.FORMATS:
