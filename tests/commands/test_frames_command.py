@@ -96,3 +96,25 @@ def test_what_is_not_for_animations_is_told(clip, tmp_path, capfd, command, word
         words = [*words, "--mask_dir", str(tmp_path / "masks")]
     assert command.main([*clip.words(tmp_path / "o"), *words]) == 3
     assert reason in capfd.readouterr().err
+
+
+def test_frames_of_another_size_are_named_where_they_would_not_share_their_noise(clip, tmp_path, capfd):
+    (clip.input_dir / "b").mkdir()
+    for name, size in {
+        "b/0.png": (16, 16),
+        "b/1.png": (24, 16),
+        "b/2.png": (16, 16),
+        "c.png": (16, 16),
+    }.items():
+        Image.new("RGB", size).save(clip.input_dir / name)
+    said = (
+        "note: b/1.png is 24x16 and the first of its folder 16x16; --noise_by folder gives pictures of one "
+        "size the same noise: bring them to one, or give --size WIDTHxHEIGHT"
+    )
+    words = [*clip.words(tmp_path / "o"), *SDEDIT, "--dry_run", "--noise_by"]
+    for more, expected in ((["folder", "--size", "input"], True), (["folder"], False), (["name"], False)):
+        assert sample_sdedit.main([*words, *more]) == 0
+        assert (said in capfd.readouterr().err) == expected
+    Image.new("RGB", (16, 24)).save(clip.input_dir / "d.png")
+    assert sample_sdedit.main([*words, "folder", "--size", "input"]) == 0
+    assert "16x16, one of 2 such pictures; --noise_by" in capfd.readouterr().err

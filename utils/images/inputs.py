@@ -32,7 +32,7 @@ EXPECTED = "expected torch.save([mask, image]), both [3, H, W], the image in [0,
 
 
 def find_inputs(running: Running, method: Method, suffixes: tuple[str, ...]) -> list[str]:
-    """List the inputs whose names end so, and say what else lies there, and what is cut off.
+    """List the inputs whose names end so, and say what else lies there, what is cut off, and what is odd.
 
     Args:
         running: Where they are, and where results go.
@@ -47,6 +47,8 @@ def find_inputs(running: Running, method: Method, suffixes: tuple[str, ...]) -> 
     cuts = method.fit == "crop" and not method.keeps_size and not method.by_region
     if cuts and (loss := describe_cropping(running.folder, names, width / height)):
         once(loss)
+    if method.noise_by == "folder" and method.keeps_size and (odd := describe_odd(running.folder, names)):
+        once(odd)
     return names
 
 
@@ -95,6 +97,30 @@ def describe_cropping(input_dir: Path, names: list[str], aspect: float = 1.0) ->
     return (
         f"note: {plain(worst)} is {width}x{height}, of which --fit crop cuts {100 * lost[worst]:.0f} % away"
         f"{others}; --fit pad keeps all of a picture"
+    )
+
+
+def describe_odd(input_dir: Path, names: list[str]) -> str | None:
+    """Say which inputs have another size than the first of their folder, with which they share no noise.
+
+    Args:
+        input_dir: Folder of the inputs.
+        names: The inputs.
+    """
+    first: dict[str, tuple[int, int]] = {}
+    odd = {
+        name: (size, usual)
+        for name, size in look_at(input_dir, names).items()
+        if size != (usual := first.setdefault(name.rpartition("/")[0], size))
+    }
+    if not odd:
+        return None
+    name, ((width, height), usual) = next(iter(odd.items()))
+    others = f", one of {len(odd)} such pictures" if len(odd) > 1 else ""
+    return (
+        f"note: {plain(name)} is {width}x{height} and the first of its folder {usual[0]}x{usual[1]}{others}; "
+        "--noise_by folder gives pictures of one size the same noise: bring them to one, or give --size "
+        "WIDTHxHEIGHT"
     )
 
 
