@@ -14,6 +14,8 @@ from torch import Tensor
 from utils.log import log
 
 _THREADS = 4
+_WAITING_BYTES = 2**28
+"""Of tensors that wait to be computed, or whose results wait to be saved: of more, one item waits."""
 _FASTER = 0.95
 """A larger batch is worth its memory where an item takes at most this share of the time."""
 _NO_MEMORY = (
@@ -41,6 +43,12 @@ def is_short_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in _SHORT_MEMORY)
 
 
+def _weigh(rows: list[dict[str, Tensor]]) -> int:
+    """Return how many bytes the tensors of an item take; its parts may share some."""
+    tensors = {id(tensor): tensor for row in rows for tensor in row.values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 class ItemError(ValueError):
     """An item has no result; the text says why."""
 
@@ -65,6 +73,8 @@ class _Work:
 
     item: Item
     left: int
+    weight: int
+    """What was loaded for it, in bytes."""
     outputs: dict[int, Any] = field(default_factory=dict)
     failed: bool = False
 
@@ -138,7 +148,9 @@ class Job:
         """
         self._load, self._compute, self._save, self._fail = load, compute, save, fail
         self._check, self._micro_batch, self.outcome = check, micro_batch, Outcome()
-        self._saving: deque[tuple[Item, Future]] = deque()
+        self._saving: deque[tuple[_Work, Future]] = deque()
+        self._last_weight = _WAITING_BYTES // _THREADS
+        """Of the item that was loaded last, in bytes: what the next is taken for."""
 
     def run(self, items: list[Item]) -> Outcome:
         """Do the items, in order.
@@ -161,7 +173,8 @@ class Job:
                     self._do(batch, writers)
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
-                self._finish_saving(0)
+                while self._saving:
+                    self._finish_saving()
         return self.outcome
 
     def _rows(
@@ -173,20 +186,29 @@ class Job:
             rows = self._loaded(item, future)
             if rows is None:
                 continue
-            work = _Work(item, len(rows))
+            work = _Work(item, len(rows), _weigh(rows))
+            self._last_weight = work.weight
             if not rows:
                 self._start_saving(work, writers)
             for part, tensors in enumerate(rows):
                 yield work, part, tensors
 
     def _ahead(self, items: list[Item], readers: ThreadPoolExecutor) -> Iterator[tuple[Item, Future]]:
-        """Start to load each item two batches before it is needed."""
+        """Start to load each item two batches before it is needed, or one item where they are large."""
         pending: deque[tuple[Item, Future]] = deque()
         for item in items:
             pending.append((item, readers.submit(self._load, item)))
-            if len(pending) > 2 * self._micro_batch.size:
+            while len(pending) > self._most_ahead(pending):
                 yield pending.popleft()
         yield from pending
+
+    def _most_ahead(self, pending: deque[tuple[Item, Future]]) -> int:
+        """Return how many items may wait, in view of those that do."""
+        weight = sum(
+            _weigh(future.result()) if future.done() and not future.exception() else self._last_weight
+            for _, future in pending
+        )
+        return 2 * self._micro_batch.size if weight <= _WAITING_BYTES else 1
 
     def _loaded(self, item: Item, future: Future) -> list[dict[str, Tensor]] | None:
         start = monotonic()
@@ -224,9 +246,10 @@ class Job:
                     self._start_saving(work, writers)
 
     def _start_saving(self, work: _Work, writers: ThreadPoolExecutor) -> None:
-        self._finish_saving(2 * self._micro_batch.size)
-        outputs = [work.outputs[part] for part in sorted(work.outputs)]
-        self._saving.append((work.item, writers.submit(self._save, work.item, outputs)))
+        while len(self._saving) > 2 * self._micro_batch.size or self._are_heavy(work):
+            self._finish_saving()
+        outputs = [work.outputs.pop(part) for part in sorted(work.outputs)]
+        self._saving.append((work, writers.submit(self._save, work.item, outputs)))
 
     def _try(self, items: list[Item], tensors: dict[str, Tensor]) -> list[Any] | None:
         """Compute a batch; None where memory does not suffice, with what it held set free."""
@@ -239,17 +262,22 @@ class Job:
             torch.cuda.empty_cache()
         return None
 
-    def _finish_saving(self, leave: int) -> None:
-        """Wait until at most so many items remain to be saved."""
+    def _are_heavy(self, work: _Work) -> bool:
+        """Whether there are items on their way to files that should be saved before another."""
+        others = [other.weight for other, _ in self._saving]
+        return bool(others) and work.weight + sum(others) > _WAITING_BYTES
+
+    def _finish_saving(self) -> None:
+        """Wait until the first of those that remain is saved."""
         start = monotonic()
-        while len(self._saving) > leave:
-            item, future = self._saving.popleft()
-            try:
-                future.result()
-                self.outcome.num_done += 1
-            except ValueError as error:
-                self._report(item, error)
-        self.outcome.waited_s += monotonic() - start
+        work, future = self._saving.popleft()
+        try:
+            future.result()
+            self.outcome.num_done += 1
+        except ValueError as error:
+            self._report(work.item, error)
+        finally:
+            self.outcome.waited_s += monotonic() - start
 
     def _report(self, item: Item, error: Exception) -> None:
         self.outcome.num_failed += 1

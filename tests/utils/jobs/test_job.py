@@ -89,6 +89,34 @@ def test_batches_are_full_and_in_order_whatever_fails_to_load():
     assert (outcome.num_done, outcome.num_failed) == (5, 2)
 
 
+@pytest.mark.parametrize("side", [2, 20])
+def test_of_large_items_few_are_in_memory_at_a_time(monkeypatch, side):
+    """As of clips, each as large as a picture may be: one is computed, one waits, one is saved."""
+    monkeypatch.setattr(job, "_WAITING_BYTES", 20 * 20 * 4 + 1)
+    loaded, ahead, saving, together = [], [], set(), []
+
+    def load(item):
+        loaded.append(item.name)
+        shared = torch.zeros(side, side)
+        return [{"image": shared}, {"image": shared}]  # what frames share weighs once
+
+    def compute(items, tensors):
+        time.sleep(0.01)  # readers go as far as they may
+        ahead.append(len(loaded) - 1 - int(items[-1].name))
+        return [None] * len(items)
+
+    def save(item, outputs):
+        saving.add(item.name)
+        together.append(len(saving))
+        time.sleep(0.02)
+        saving.remove(item.name)
+
+    work = job.Job(job.MicroBatch(2), load, compute, save, lambda item, reason: None)
+    assert work.run(make_items(*map(str, range(16)))).num_done == 16
+    assert max(ahead[4:]) == (1 if side == 20 else 4)
+    assert side == 2 or max(together) == 1
+
+
 class Parts(Recorder):
     """An input has as many parts as its name says."""
 
