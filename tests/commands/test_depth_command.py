@@ -135,6 +135,10 @@ def test_results_have_the_format_of_deep_inputs_and_png_for_others(photos, tmp_p
     ]
     previews = sorted(path.name for path in (out / ".records/previews").iterdir())
     assert previews == ["c.tif.png", "e.npy.png", "f.npy.png"]
+    shown = {path.name: Image.open(path) for path in (out / ".records/inputs").iterdir()}
+    assert sorted(shown) == ["a.png.png", "c.tif.png", "e.npy.png", "f.npy.png"]
+    fine = np.asarray(shown["c.tif.png"]).astype(float) * 257
+    assert np.abs(fine - np.broadcast_to(FINE.reshape(*FINE.shape[:2], -1), fine.shape)).max() <= 257
     page = (out / "report.html").read_text()
     assert '"shown":[".png",".jpg",".webp"]' in page
     assert '["c.tif",0,"d",{},".tif"]' in page

@@ -185,6 +185,18 @@ class Inputs:
         pictures = [codecs.to_image(part) for part in edited]
         return codecs.Clip(pictures, codecs.read_timing(self.input_dir / name, self.input_dir))
 
+    def preview(self, name: str) -> bytes:
+        """Return a small PNG of an input as it is read, for a page.
+
+        Raises:
+            ValueError: As for `load`.
+        """
+        path, root = self.input_dir / name, self.input_dir
+        if is_pair(name):
+            return codecs.preview(read_pair(path, root)[0])
+        with codecs.reading_stored(path, root, ends=self.saving.ends) as picture:
+            return codecs.preview(picture)
+
     def load_whole(self, name: str) -> dict[str, Tensor]:
         """Read an input that does not move, as `load` does."""
         tensors, shape, own_mask = self._read_pair(name) if is_pair(name) else self._read_image(name)

@@ -45,6 +45,10 @@ class RegionInputs:
         """Where the masks are, and how they are read."""
         return self.whole.masks
 
+    def preview(self, name: str) -> bytes:
+        """Return a small PNG of an input, as `Inputs.preview` does."""
+        return self.whole.preview(name)
+
     def missing(self, names: list[str]) -> list[str]:
         """Say how many inputs would fail for want of a mask or strengths, in a line for each kind."""
         return self.whole.missing(names)

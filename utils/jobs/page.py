@@ -49,6 +49,10 @@ class About:
     """Folder of pictures of results that browsers do not show: each is named as the result, and .png."""
     shown: tuple[str, ...] = (".png",)
     """Suffixes of results that browsers show."""
+    originals: str = ""
+    """Folder of pictures of inputs that browsers do not show: each is named as the result, and .png."""
+    hidden: tuple[str, ...] = ()
+    """Suffixes of inputs that browsers do not show, in lower case."""
 
 
 class Entry(NamedTuple):
@@ -93,6 +97,8 @@ def render(
         "suffix": about.suffix,
         "previews": about.previews,
         "shown": about.shown,
+        "originals": about.originals,
+        "hidden": about.hidden,
         "fit": about.settings.get("fit"),
         "size": _size(about.settings),
         "settings": about.settings,

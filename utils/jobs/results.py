@@ -20,6 +20,11 @@ _MOST_ROWS = 12
 """Of the regions or frames of an input, in what shows them below one another."""
 PREVIEWS, SHOWN = f"{SCRATCH}/previews", (images.PNG, ".jpg", ".webp")
 """Where pictures of results lie that browsers do not show, and suffixes of those that they do."""
+ORIGINALS, HIDDEN = (
+    f"{SCRATCH}/inputs",
+    (".tif", ".tiff", ".jp2", ".j2k", ".npy", ".fits", ".fit", ".fts", ".pth"),
+)
+"""Where pictures of inputs lie that browsers do not show, and suffixes of those."""
 _ANIMATION = ".apng"
 """Suffix of the trajectory that moves; its strip is a .png."""
 _WAY_MS, _FRAME_MS, _HELD_MS = 2000, 20, 1500
@@ -113,7 +118,7 @@ class Writer:
     latents: bool = False
     """Also the latent of each item."""
     previews: bool = False
-    """Also small pictures of those results that browsers do not show."""
+    """Also small pictures of those inputs and results that browsers do not show."""
 
     def paths(self, item: Item) -> list[str]:
         """List all files of an item, relative to save_dir."""
@@ -122,6 +127,7 @@ class Writer:
         found = [*results]
         if self.previews and PurePosixPath(item.target).suffix not in SHOWN:
             found += [_path(PREVIEWS, path) + images.PNG for path in results]
+        found += [path for path in [self._original(item)] if path]
         if self.comparison:
             found += [_path(STRIPS, _as_png(path)) for path in results]
         if self.trajectory:
@@ -130,6 +136,24 @@ class Writer:
         if self.latents:
             found.append(_path(LATENTS, f"{stem}.safetensors"))
         return found + ([_path(SHEETS, _as_png(item.target))] if len(self.folders) > 1 else [])
+
+    def _original(self, item: Item) -> str | None:
+        """Return where the picture of an input lies that browsers do not show: one for all its samples."""
+        wanted = self.previews and item.sample == 0 and item.name.lower().endswith(HIDDEN)
+        return _path(ORIGINALS, item.target) + images.PNG if wanted else None
+
+    def show_input(self, item: Item, preview: Callable[[str], bytes]) -> dict[str, bytes]:
+        """Return the picture of the input of an item for the page of the run, where browsers show none.
+
+        Args:
+            item: What was done.
+            preview: Makes a PNG of an input of a name.
+
+        Returns:
+            Its content by path relative to save_dir, or nothing.
+        """
+        path = self._original(item)
+        return {path: preview(item.name)} if path else {}
 
     def encode(
         self, item: Item, parts: list[Part], finish: Finish, notes: dict[str, object]

@@ -20,7 +20,7 @@ from utils.jobs import job, page, report, run_key, shares
 from utils.jobs.launch import Launch, Progress, finish
 from utils.jobs.origin import Origin
 from utils.jobs.records import Records
-from utils.jobs.results import PREVIEWS, SHOWN, Part, Result, Writer, merge
+from utils.jobs.results import HIDDEN, ORIGINALS, PREVIEWS, SHOWN, Part, Result, Writer, merge
 from utils.log import log
 from utils.running import AUTO, Running
 
@@ -175,6 +175,8 @@ class Run:
             suffix=_most_common_suffix(self._items),
             previews=PREVIEWS,
             shown=SHOWN,
+            originals=ORIGINALS,
+            hidden=HIDDEN,
         )
 
     def prepare(self) -> None:
@@ -274,6 +276,8 @@ class Run:
         cost = {key: round(sum(cost[key] for *_, cost in outputs), 4) for key in ("calls", "seconds")}
         finish = partial(self._inputs.finish, item.name, suffix=PurePosixPath(item.target).suffix)
         contents = self._writer.encode(item, parts, finish, precision)
+        if not isinstance(self._inputs, Latents):
+            contents |= self._writer.show_input(item, self._inputs.preview)
         if isinstance(self._inputs, RegionInputs) and self._origin(item).difference(made_from):
             raise job.ItemError("it, or its mask, changed while it was edited; run the command again")
         try:
