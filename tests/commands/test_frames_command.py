@@ -118,3 +118,10 @@ def test_frames_of_another_size_are_named_where_they_would_not_share_their_noise
     Image.new("RGB", (16, 24)).save(clip.input_dir / "d.png")
     assert sample_sdedit.main([*words, "folder", "--size", "input"]) == 0
     assert "16x16, one of 2 such pictures; --noise_by" in capfd.readouterr().err
+
+
+def test_another_format_than_png_is_refused_before_anything_is_edited(clip, tmp_path, capfd):
+    assert sample_sdedit.main([*clip.words(tmp_path / "o"), *SDEDIT, "--format", "jpg"]) == 3
+    said = "failed: walk.png: it moves, which is saved as PNG alone, not as .jpg; use --format png for it"
+    assert said in capfd.readouterr().err
+    assert json.loads((tmp_path / "o/report.json").read_text())["network_evaluations"] == 0

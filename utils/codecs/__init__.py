@@ -30,7 +30,7 @@ from utils.codecs.deep import (
 )
 from utils.codecs.depth import is_deep, to_8_bits
 from utils.codecs.effort import MAX_PIXELS
-from utils.codecs.encoders import encode, preview
+from utils.codecs.encoders import check_clip, encode, preview
 from utils.codecs.formats import NUMBERS, SUFFIXES, AnimatedError, RefusedError
 from utils.codecs.marks import make_mark, mark_options
 from utils.codecs.original import Box, Original, as_stored, cut
@@ -54,6 +54,7 @@ __all__ = [
     "Stored",
     "Timing",
     "as_stored",
+    "check_clip",
     "column",
     "convert",
     "cut",

@@ -43,9 +43,19 @@ def encode(
     Raises:
         ValueError: It is too large for the format, or moves, and this is not PNG.
     """
-    if isinstance(picture, Clip) and suffix != ".png":
-        raise ValueError(f"it moves, which is saved as PNG alone, not as {suffix}; use --format png for it")
+    if isinstance(picture, Clip):
+        check_clip(suffix)
     return _ENCODERS[suffix](picture, parameters, mark, program)
+
+
+def check_clip(suffix: str) -> None:
+    """Refuse to save what moves as another format than PNG.
+
+    Raises:
+        ValueError: The suffix is another one.
+    """
+    if suffix != ".png":
+        raise ValueError(f"it moves, which is saved as PNG alone, not as {suffix}; use --format png for it")
 
 
 def preview(picture: Image.Image | Original) -> bytes:

@@ -51,6 +51,14 @@ class Saving:
         found = codecs.look_deep(folder / name, folder)
         return _OWN.get(found.kind, PNG) if found else PNG
 
+    def check_clip(self) -> None:
+        """Refuse an animation where results are no PNG, before its frames are edited.
+
+        Raises:
+            ValueError: Another format is wanted.
+        """
+        codecs.check_clip(_SUFFIXES.get(self.format, PNG))
+
     def numbers(self, suffix: str, stored: Stored | None) -> tuple[np.dtype, Ends | None]:
         """Return of which numbers a result consists, and which of them are black and white.
 

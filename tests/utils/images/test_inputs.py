@@ -24,11 +24,13 @@ def pictures(folder, **sizes):
 
 
 def test_what_a_crop_cuts_off_is_said_of_the_worst(tmp_path):
-    names = pictures(tmp_path, tall=(90, 400), fine=(100, 100), wide=(301, 200), odd=(299, 200))
+    names = pictures(
+        tmp_path, tall=(90, 400), fine=(100, 100), wide=(301, 200), odd=(299, 200), camera=(96, 64)
+    )
     (tmp_path / "broken.png").write_text("no picture")
     names = ["broken.png", "gone.png", "pair.pth", *names]
     assert inputs.describe_cropping(tmp_path, names) == (
-        "note: tall.png is 90x400, of which --fit crop cuts 78 % away, of 2 of 4 more than a third; "
+        "note: tall.png is 90x400, of which --fit crop cuts 78 % away, of 2 of 5 more than a third; "
         "--fit pad keeps all of a picture"
     )
     assert inputs.describe_cropping(tmp_path, ["fine.png", "wide.png"]) == (
@@ -36,6 +38,7 @@ def test_what_a_crop_cuts_off_is_said_of_the_worst(tmp_path):
     )
     assert inputs.describe_cropping(tmp_path, ["fine.png", "odd.png"]) is None
     assert inputs.describe_cropping(tmp_path, []) is None
+    assert inputs.describe_cropping(tmp_path, ["camera.png"]) is None  # 3 to 2: a third
     assert inputs.describe_cropping(tmp_path, ["wide.png"], 1.5) is None
     assert "fine.png is 100x100, of which --fit crop cuts 50 % away" in (
         inputs.describe_cropping(tmp_path, ["fine.png", "wide.png"], 2.0)
