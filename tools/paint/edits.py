@@ -33,7 +33,7 @@ class Wanted:
 
     name: str
     """Of the picture, without suffix; the noise depends on it."""
-    guide: Image.Image
+    guide: Image.Image | codecs.Original
     """RGB, or with `region` a photo as it is stored, with its strokes."""
     mask: Image.Image | None
     """White may change; None for everywhere."""
@@ -51,8 +51,7 @@ class Wanted:
     @property
     def num_bytes(self) -> int:
         """Memory that its pictures take."""
-        pictures = [self.guide, *([] if self.mask is None else [self.mask])]
-        return sum(one.width * one.height * len(one.getbands()) for one in pictures)
+        return sum(_num_bytes(one) for one in (self.guide, self.mask) if one is not None)
 
 
 def read_wanted(content: bytes) -> Wanted:
@@ -74,7 +73,8 @@ def read_wanted(content: bytes) -> Wanted:
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {quote(name)}: letters, digits, _ - . and spaces, at most 60")
     region = _take(given, "region", bool, False)
-    guide = _picture(given, "guide", codecs.as_stored if region else codecs.to_rgb)
+    stored = (codecs.as_stored, codecs.decode_stored) if region else ()
+    guide = _picture(given, "guide", *stored)
     mask = _of_guide(given, "mask", images.read_mask, guide)
     if region and mask is None:
         raise ValueError("region: what may change is not said; give a mask")
@@ -122,20 +122,23 @@ def _whole(given: dict[str, Any], key: str, low: int, high: int) -> int:
     return value
 
 
-def _picture(given: dict[str, Any], key: str, convert: codecs.Convert = codecs.to_rgb) -> Image.Image:
+def _picture(
+    given: dict[str, Any], key: str, convert: codecs.Convert = codecs.to_rgb, read: Any = codecs.decode_bytes
+) -> Any:
+    """Read a picture: an image of Pillow or, by `codecs.decode_stored`, what that returns."""
     text = _take(given, key, str)
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"{key}: not an image in base64") from None
     try:
-        return codecs.decode_bytes(content, MAX_PIXELS, convert)
+        return read(content, MAX_PIXELS, convert)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 
 
 def _of_guide(
-    given: dict[str, Any], key: str, convert: codecs.Convert, guide: Image.Image
+    given: dict[str, Any], key: str, convert: codecs.Convert, guide: Image.Image | codecs.Original
 ) -> Image.Image | None:
     """Read a picture of the guide's size, None where it is not given."""
     if given.get(key) is None:
@@ -143,7 +146,7 @@ def _of_guide(
     found = _picture(given, key, convert)
     if found.size != guide.size:
         what = f"the {key} {'are' if key == 'strokes' else 'is'}"
-        raise ValueError(f"{what} {_size(found)} and the guide {_size(guide)}; make them equal")
+        raise ValueError(f"{what} {_size(found.size)} and the guide {_size(guide.size)}; make them equal")
     return found
 
 
@@ -153,20 +156,27 @@ def _as_strokes(image: Image.Image, notes: list[str]) -> Image.Image:
     return image
 
 
-def _put_strokes(photo: Image.Image, strokes: Image.Image) -> Image.Image:
+def _put_strokes(photo: Image.Image | codecs.Original, strokes: Image.Image) -> Image.Image | codecs.Original:
     """Paint strokes, RGBA in sRGB, on a photo as it is stored; where there are none no byte changes."""
-    original, opacity = codecs.Original.of(photo), strokes.getchannel("A")
+    deep, opacity = isinstance(photo, codecs.Original), strokes.getchannel("A")
+    original = photo if deep else codecs.Original.of(photo)
     left, top, right, bottom = opacity.getbbox() or (0, 0, 0, 0)
     for y in range(top, bottom, _TILE):
         for x in range(left, right, _TILE):
             place = (x, y, x + _TILE, y + _TILE)
             colours = codecs.to_tensor(strokes.crop(place).convert("RGB"), 3)
             original.put(codecs.Box(x, y, _TILE), colours, opacity.crop(place))
-    return original.image()
+    return original if deep else original.image()
 
 
-def _size(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _num_bytes(picture: Image.Image | codecs.Original) -> int:
+    if isinstance(picture, codecs.Original):
+        return picture.pixels.nbytes
+    return picture.width * picture.height * len(picture.getbands())
 
 
 @dataclass(frozen=True)

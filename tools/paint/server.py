@@ -22,6 +22,10 @@ from tools.paint.queue import BusyError, Edit, Queue
 PAGE = Path(__file__).with_name("page.html")
 MAX_BYTES = 64 * 1024 * 1024
 """Of a request: a photo of 45 MB and what is painted on it, as base64."""
+_TOO_MUCH = (
+    f"more than {MAX_BYTES // 2**20} MiB, in which a file of 45 MB and what is painted on it have room; save "
+    "the picture as JPEG, with 8 bits or with fewer pixels, and open that"
+)
 MAX_SECONDS = 180
 """In which a request has to arrive."""
 MAX_READ = 2
@@ -152,7 +156,7 @@ async def _body(request: Request) -> bytes:
     except ClientDisconnect:
         raise HTTPException(400, "broken off") from None
     if size > MAX_BYTES:
-        raise HTTPException(413, f"more than {MAX_BYTES} bytes; send smaller pictures")
+        raise HTTPException(413, _TOO_MUCH)
     return bytes(content)
 
 

@@ -104,7 +104,7 @@ class Editor(OnLoaded):
 
     def encode(
         self,
-        picture: Picture,
+        picture: Picture | codecs.Original,
         name: str,
         mask: Picture | None = None,
         callback: Callback | None = None,
@@ -113,7 +113,7 @@ class Editor(OnLoaded):
         """Edit a picture from one level, and return the PNG file that sample_sdedit.py would write.
 
         Args:
-            picture: The guide.
+            picture: The guide; one of more than 8 bits also as it is stored.
             name: Its path below the input folder.
             mask: Where it may change.
             callback: As in a call.

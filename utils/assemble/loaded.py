@@ -185,13 +185,17 @@ def open_picture(picture: Picture, convert: codecs.Convert = codecs.to_rgb) -> I
 
 
 def open_stored(
-    picture: Picture, ends: codecs.Ends | None, convert: codecs.Convert = codecs.to_rgb
+    picture: Picture | codecs.Original, ends: codecs.Ends | None, convert: codecs.Convert = codecs.to_rgb
 ) -> Image.Image | codecs.Original:
     """Read a picture as `open_picture` does or, from a file of more than 8 bits, as it is stored.
+
+    One that was read so is returned as it is.
 
     Raises:
         ValueError: A file that is no picture, or a broken one, or numbers without `ends`.
     """
+    if isinstance(picture, codecs.Original):
+        return picture
     if isinstance(picture, Image.Image):
         return convert(picture, [])
     try:

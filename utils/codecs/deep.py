@@ -1,6 +1,7 @@
 """Pictures of more than 8 bits: read as they are stored, shown to a network in float32, made of results."""
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.codecs.decoder import (
     UPRIGHT,
     Convert,
     allocate_in_large_blocks,
+    decode_bytes,
     deep_head,
     explained,
     open_file,
@@ -93,6 +95,29 @@ def read_stored(path: Path, root: Path | None = None, ends: Ends | None = None) 
     """
     with reading_stored(path, root, as_stored, ends) as found:
         return found if isinstance(found, Original) else Original.of(found)
+
+
+def decode_stored(
+    content: bytes, max_pixels: int = MAX_PIXELS, convert: Convert = to_rgb
+) -> Image.Image | Original:
+    """Read a picture from memory as `decode_bytes` does or, a PNG of 16 bits, as it is stored.
+
+    Args:
+        content: Of an image file.
+        max_pixels: A limit below MAX_PIXELS.
+        convert: What is wanted of the pixels of a picture of 8 bits.
+
+    Raises:
+        ValueError: As for `decode_bytes`.
+    """
+    if not (kind := png16.kind(content[:32])):
+        return decode_bytes(content, max_pixels, convert)
+    silence_pillow()
+    allocate_in_large_blocks()
+    file, notes = io.BytesIO(content), list[str]()
+    with contextlib.ExitStack() as held, explained(file):
+        photo, orientation = _read_png(file, kind, held, notes, max_pixels)
+        return _with_profile(photo, notes).upright(UPRIGHT.get(orientation))
 
 
 def look_deep(path: Path, root: Path | None = None) -> Stored | None:
@@ -184,7 +209,7 @@ def _cost(size: tuple[int, int], channels: int, dtype: np.dtype) -> int:
 
 
 def _read_png(
-    file: BinaryIO, kind: str, held: contextlib.ExitStack, notes: list[str]
+    file: BinaryIO, kind: str, held: contextlib.ExitStack, notes: list[str], max_pixels: int = MAX_PIXELS
 ) -> tuple[Original, int | None]:
     kept = png_chunks.keep_pixels(file)
 
@@ -193,7 +218,7 @@ def _read_png(
         return Image.open(kept.file, formats=("PNG",))
 
     with reopen() as image:
-        effort.check_opened(image, file, MAX_PIXELS)
+        effort.check_opened(image, file, max_pixels)
         effort.check_single(image)
         held.enter_context(IN_FLIGHT.hold(_cost(image.size, len(kind), np.dtype(np.uint16))))
     pixels, image = png16.read(reopen, kind)

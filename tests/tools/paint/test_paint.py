@@ -42,13 +42,24 @@ from tools.paint import queue as queue_module
 from tools.paint.edits import read_wanted
 from tools.paint.queue import MAX_KEPT, MAX_WAITING, Queue
 from tools.paint.server import MAX_BYTES, PAGE
+from utils import codecs
 
 
 def sent(image: Image.Image, **how) -> str:
     return base64.b64encode(png(image, **how)).decode()
 
 
-MASK = sent(left_half())
+def fine(width: int, height: int, channels: int = 3) -> codecs.Original:
+    """A photo of 16 bits of which 8 would be too few."""
+    noise = np.random.default_rng(2).integers(0, 65536, (height, width, channels), dtype=np.uint16)
+    return codecs.Original(noise)
+
+
+def sent_fine(photo: codecs.Original) -> str:
+    return base64.b64encode(codecs.encode(photo, ".png", {}, b"", "")).decode()
+
+
+MASK, FINE = sent(left_half()), sent_fine(fine(*left_half().size))
 
 
 @pytest.fixture
@@ -75,8 +86,9 @@ def client(painter):
         ),
         ({"sampler": "sde-dpm-solver++", "steps": 20}, ["--sampler", "sde-dpm-solver++"]),
         ({"mask": MASK, "region": True}, ["--region", "mask"]),
+        ({"mask": MASK, "region": True, "guide": FINE}, ["--region", "mask"]),
     ],
-    ids=["plain", "numbers", "mask", "feather", "class", "sampler", "region"],
+    ids=["plain", "numbers", "mask", "feather", "class", "sampler", "region", "region of 16 bits"],
 )
 def test_result_is_the_file_of_the_command(case, client, tmp_path, changes, words):
     found = client.result(**changes)
@@ -118,6 +130,23 @@ def test_a_photo_keeps_what_lies_outside_the_mask(case, client, mode):
     assert changed[np.asarray(mask) > 0].mean() > 0.5
     assert found.info.get("icc_profile") == how.get("icc_profile")
     assert json.loads(found.text["parameters"])["region"] == "mask"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_photo_of_16_bits_keeps_them_outside_the_mask(client, tmp_path, channels):
+    photo = fine(70, 48, channels)
+    mask = around_strokes(photo.size)
+    given = {"guide": sent_fine(photo), "strokes": sent(strokes_on(photo.size)), "mask": sent(mask)}
+    (tmp_path / "o.png").write_bytes(client.result(**given, region=True, sampler="sde-dpm-solver++"))
+    found = codecs.read_stored(tmp_path / "o.png").pixels
+    assert (found.dtype, found.shape) == (np.uint16, photo.pixels.shape)
+    changed = (found != photo.pixels).any(axis=2)
+    assert not changed[np.asarray(mask) == 0].any()
+    assert changed[np.asarray(mask) > 0].mean() > 0.5
+    wanted = read_wanted(json.dumps(body(**given, region=True)).encode())
+    assert wanted.num_bytes == 70 * 48 * (2 * channels + 1)
+    whole = read_wanted(json.dumps(body(guide=sent_fine(photo))).encode())  # which a network's picture is
+    assert whole.guide.mode == "RGB"
 
 
 @pytest.mark.parametrize("opacity", [255, 77])
@@ -247,7 +276,8 @@ def test_nonsense_is_refused_with_its_reason(client, given, reason):
 
 def test_too_much_is_refused(client):
     status, reason = client.error("POST", "edits", b" " * (MAX_BYTES + 1))
-    assert (status, reason) == (413, "more than 67108864 bytes; send smaller pictures")
+    assert (status, reason.partition(",")[0]) == (413, "more than 64 MiB")
+    assert reason.endswith("; save the picture as JPEG, with 8 bits or with fewer pixels, and open that")
     huge = base64.b64encode(png(Image.new("1", (8193, 6144)))).decode()
     status, reason = client.error("POST", "edits", body(guide=huge))
     assert (status, reason) == (400, "guide: 8193x6144 pixels, allowed are 50331648")
