@@ -325,7 +325,9 @@ def test_a_picture_that_is_opened_keeps_its_pixels(new_page, tmp_path):
     assert np.array_equal(pixels(downloaded(page, "#save-guide")[1])[:, :, :3], noise[:, 13:77])
     page.set_input_files("#file", tmp_path / "none.png")
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error") == "This is not a picture that the browser can show."
+    assert page.inner_text("#error") == (
+        "This is not a picture that the browser can show; save it as PNG, JPEG or WEBP, and open that."
+    )
     page.click("#undo")
     assert colour(page, 0.5, 0.5) == [255, 255, 255]
 
