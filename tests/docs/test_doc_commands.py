@@ -82,12 +82,18 @@ LESS = {
 
 _PHOTOS = "needs train.npz, photos that are no part of the project"
 OF_GALAXIES = (("sample_sdedit", "hsc64"), ("sample_sdedit", "ztf64"), ("sample_ddib", "ztf64"))
+OF_TEXT = (("sample_sdedit", "stable"), ("sample_ddib", "stable"), ("sample_sdedit", "openai/glide"))
 NOT_RUN = {
     **dict.fromkeys(
         [f"python {name}.py --weights {w}" for name, w in OF_GALAXIES],
         "needs weights without a licence; tests/real/test_galaxies.py runs the like",
     ),
     "pip download": "likewise, and fetches them",
+    **dict.fromkeys(
+        [f"accelerate-launch {name}.py --weights {w}" for name, w in OF_TEXT],
+        "needs gigabytes of weights; tests/commands/test_text_command.py and test_glide_command.py run the like",
+    ),
+    "python -m tools.studies.benchmark_text": "takes minutes and gigabytes; what it runs are two commands",
     "bash tools/demo.sh": "installs; its own commands are run below",
     "bash tools/test.sh": "installs, and runs these tests; CI runs it",
     "pip install -r requirements-": "installs; bash tools/test.sh does it too",
@@ -243,7 +249,7 @@ def check_listed(command: str) -> None:
         return
     if " pytest " in f" {command}":
         check_pytest(command.partition("pytest ")[2].split())
-    elif command.startswith("python"):
+    elif command.startswith(("python", "accelerate-launch")):
         for program, words in variants(command):
             parse(program, words)
     elif command.startswith("bash"):

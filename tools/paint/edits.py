@@ -14,6 +14,7 @@ from utils import codecs, images
 from utils.assemble import Editor
 from utils.config import class_name
 from utils.quote import quote
+from utils.sampling import reads_text
 from utils.settings import SAMPLERS
 
 MAX_PIXELS = 48 * 2**20
@@ -45,6 +46,8 @@ class Wanted:
     steps: int
     seed: int
     class_label: str | None
+    prompt: str | None
+    """For a network that is told a text."""
     guidance_scale: float
     mask_feather: float
 
@@ -94,6 +97,7 @@ def read_wanted(content: bytes) -> Wanted:
         steps=_whole(given, "steps", 1, 100_000),
         seed=_whole(given, "seed", 0, 2**53 - 1),
         class_label=label or None,
+        prompt=_take(given, "prompt", str | None, None),
         guidance_scale=_number(given, "guidance_scale", 0, 100, 1.0),
         mask_feather=_number(given, "mask_feather", 0, 1024, 0.0),
     )
@@ -207,13 +211,21 @@ class Painter:
         num_classes = getattr(config.model, "num_classes", None) or 0
         names = [class_name(config, i) for i in range(num_classes) if i != config.null_class]
         without = self._can()
-        some = {} if without or not names else {"class_label": names[0]}
+        some = (
+            {"prompt": ""}
+            if reads_text(config)
+            else {"class_label": names[0]}
+            if names and not without
+            else {}
+        )
         sampler, steps = self._default_sampler(some)
         return {
-            "image_size": config.model.image_size,
+            "image_size": config.image_size,
             "num_timesteps": config.diffusion.num_timesteps,
             "classes": names,
             "without_class": without,
+            "told_text": reads_text(config),
+            "guidance": self._editor.means(**some).edit.guidance_scale,
             "samplers": [name for name in SAMPLERS if self._can(sampler=name, **some)],
             "sampler": sampler,
             "steps": min(steps, config.diffusion.num_timesteps),
@@ -229,7 +241,8 @@ class Painter:
 
     def _default_sampler(self, options: dict[str, Any]) -> tuple[str, int]:
         """Return the sampler that the page begins with, and the steps of the whole process."""
-        has_table = self._editor.config.diffusion.process == "vp"
+        config = self._editor.config
+        has_table = config.diffusion.process == "vp" and not reads_text(config)
         edit = self._editor.means(sampler=self._sampler or (FAST if has_table else None), **options).edit
         return edit.sampler, edit.respace_steps or (_FAST_STEPS if edit.sampler == FAST else _STEPS)
 
@@ -246,6 +259,7 @@ class Painter:
             "sampler": wanted.sampler or self._sampler,
             "region": "mask" if wanted.region else None,
             "class_label": wanted.class_label,
+            "prompt": wanted.prompt,
             "guidance_scale": wanted.guidance_scale,
             "mask_feather": wanted.mask_feather if wanted.mask is not None else 0.0,
         }

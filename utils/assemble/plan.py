@@ -1,6 +1,7 @@
 """A plan of a run: everything checked, nothing loaded; it can be said, or started."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,15 +58,11 @@ class Plan:
         """
         running = self.running
         launch = jobs.start(running.cpu, running.precision, running.compile, bool(running.shard))
-        options = self.network.deciding() | self.method.deciding() | running.deciding()
-        known = jobs.run_settings(
-            options, self.chosen.files(), self.config, self.timesteps, str(launch.dtype)
-        )
-        jobs.check(running, launch, known)
+        known, method = self._load(launch)
         if self.method.tiles:  # its --micro_batch is of tiles
             running = replace(running, micro_batch=1)
         run = jobs.Run(
-            *(running, launch, self.items, self.reader, jobs.Method(self.build, launch), known),
+            *(running, launch, self.items, self.reader, method, known),
             self._writer(known["weights"].removeprefix("sha256 ")),
             calls_per_item=self.num_calls,
             told=self._tell(command),
@@ -73,6 +70,23 @@ class Plan:
         )
         run.prepare()
         return run
+
+    def _load(self, launch: jobs.Launch) -> tuple[dict[str, object], jobs.Method]:
+        """Return what makes this run this run, and the method, with its networks loaded.
+
+        Raises:
+            ValueError: Weights that are wrong, or a folder of results that is another run's.
+        """
+        options = self.network.deciding() | self.method.deciding() | self.running.deciding()
+        facts = self.config, self.timesteps, str(launch.dtype)
+        if self.running.save_dir.exists():  # where it is another's, that is said before networks are loaded
+            known = jobs.run_settings(options, self.chosen.files(), *facts)
+            jobs.check(self.running, launch, known)
+            return known, jobs.Method(self.build, launch)
+        with ThreadPoolExecutor(1) as pool:  # to hash gigabytes takes as long as half of loading them
+            hashed = pool.submit(jobs.run_settings, options, self.chosen.files(), *facts)
+            method = jobs.Method(self.build, launch)
+            return hashed.result(), method
 
     def _tell(self, command: str) -> jobs.Told:
         weights = quote.without_secrets(self.network.weights)

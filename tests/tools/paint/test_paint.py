@@ -447,3 +447,14 @@ def test_ctrl_c_ends_it_at_once_and_nothing_is_written(case, tmp_path, number):
     assert time.monotonic() - start < 3
     assert (process.returncode, errors) == (0, "")
     assert list(folder.iterdir()) == []
+
+
+def test_a_network_that_is_told_a_text_is_told_it():
+    pytest.importorskip("transformers", reason="needs transformers: requirements-text.txt")
+    with served(make_painter(None, ROOT / "tests/golden/latent/sd1")) as client:
+        status, _, content = client.ask("GET", "model")
+        model = json.loads(content)
+        assert (status, model["told_text"], model["guidance"], model["image_size"]) == (200, True, 7.5, 32)
+        red = client.result(prompt="red", sampler=None, steps=4)
+        assert red != client.result(prompt="blue", sampler=None, steps=4)
+    assert json.loads(Image.open(io.BytesIO(red)).text["parameters"])["prompt"] == "red"
