@@ -91,7 +91,7 @@ NOT_RUN = {
     "pip download": "likewise, and fetches them",
     **dict.fromkeys(
         [f"accelerate-launch {name}.py --weights {w}" for name, w in OF_TEXT],
-        "needs gigabytes of weights; tests/commands/test_text_command.py and test_glide_command.py run the like",
+        "needs gigabytes of weights; tests/commands/test_text_command.py runs the like on tiny ones",
     ),
     "python -m tools.studies.benchmark_text": "takes minutes and gigabytes; what it runs are two commands",
     "bash tools/demo.sh": "installs; its own commands are run below",
