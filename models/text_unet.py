@@ -43,6 +43,7 @@ class TextUNet(Wrapped):
     def __init__(self, config: TextUNetConfig):
         super().__init__(make("UNet2DConditionModel", config.facts()))
         self.config = config
+        self._size_ids: dict[tuple[float, ...], Tensor] = {}
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, *more: Tensor) -> Tensor:
         """Predict from noisy latents.
@@ -67,8 +68,10 @@ class TextUNet(Wrapped):
     def _added(self, x: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """Return what SDXL is told beside: the text as a whole; original size, crop and size, in pixels."""
         size = tuple(float(side * self.config.pixels) for side in x.shape[2:])
-        ids = torch.tensor([*size, *CROPPED, *size], device="cpu")
-        return {"text_embeds": pooled, "time_ids": ids.to(x.device).expand(len(x), -1)}
+        if size not in self._size_ids:  # handed to a GPU once
+            ids = torch.tensor([*size, *CROPPED, *size], device="cpu")
+            self._size_ids = {size: ids.to(x.device)}
+        return {"text_embeds": pooled, "time_ids": self._size_ids[size].to(x.device).expand(len(x), -1)}
 
 
 def embed_guidance(scale: Tensor, channels: int) -> Tensor:

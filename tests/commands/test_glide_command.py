@@ -100,6 +100,13 @@ def test_a_second_stage_makes_results_larger(words, tmp_path, capfd):
     assert "is shown no small picture" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("way", [("--size", "input"), ("--tiles",)], ids=["size", "tiles"])
+def test_pictures_of_other_sizes(words, tmp_path, way):
+    Image.new("RGB", (37, 21), "red").save(tmp_path / "in/a.png")
+    edit(words, tmp_path, "out", "--prompt", "red", *way)
+    assert Image.open(tmp_path / "out/a.png").size == (37, 21)
+
+
 def test_a_tokenizer_that_is_missing_or_another_is_named(words, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1}))

@@ -66,7 +66,7 @@ def test_two_machines_by_two_launchers_and_shares_by_none_give_the_same_files(ca
     launched = []
     for machine in ("0", "1"):
         place = ["--nnodes", "2", "--node_rank", machine, "--master_addr", "127.0.0.1", "--master_port", port]
-        words = [BIN / "torchrun", "--nproc_per_node", "2", *place, *command]
+        words = [BIN / "torchrun", "--nproc_per_node", "1", *place, *command]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         launched.append(subprocess.Popen(list(map(str, words)), cwd=ROOT, env=environment, **pipes))
     for machine in launched:

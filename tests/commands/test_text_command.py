@@ -1,7 +1,9 @@
 """Networks that are told a text, by the commands and from Python, on tiny folders of diffusers."""
 
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,12 @@ def test_a_folder_that_lacks_a_part_is_named(words, tmp_path, capfd):
         assert f"has no {part}" in refusal(words, capfd, "--prompt", "x", weights=folder)
     said = refusal(words, capfd, "--prompt", "x", weights=GOLDEN / "sd1/unet")
     assert "give the folder around it" in said
+
+
+def test_without_the_library_the_line_that_installs_it_is_said(words, capfd, monkeypatch):
+    importlib.import_module("diffusers")  # which remembers whether it is there
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install -r requirements-text.txt" in refusal(words, capfd, "--prompt", "red")
 
 
 def test_long_prompts_say_what_is_lost(words, tmp_path, capfd):

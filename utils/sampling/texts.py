@@ -37,7 +37,7 @@ class TextGuidance:
             if getattr(method, name):
                 raise ValueError(f"--{name}: not with a network that is told a text; give --negative_prompt")
         unheard = self._negative is not None or any(prompt.negative for prompt in self._prompts)
-        if unheard and not self._leans:
+        if unheard and not self.leans:
             raise ValueError(
                 "a negative prompt has no effect without guidance; give a --guidance_scale above 1"
             )
@@ -45,14 +45,14 @@ class TextGuidance:
         """The networks that guide, by the options that named them: none."""
 
     @property
-    def _leans(self) -> bool:
+    def leans(self) -> bool:
         """Whether two predictions are mixed; a network that is told the scale mixes none."""
         return self.scale != 1 and self._config.model.guidance_channels is None
 
     @property
     def calls_per_step(self) -> int:
         """Network evaluations of one picture where an unguided sampler makes one."""
-        return 2 if self._leans else 1
+        return 2 if self.leans else 1
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -77,7 +77,7 @@ class TextGuidance:
     def texts(self) -> set[str | None]:
         """All that is read."""
         pairs = [self.pair(prompt) for prompt in self._prompts]
-        return {text for text, _ in pairs} | {away for _, away in pairs if self._leans}
+        return {text for text, _ in pairs} | {away for _, away in pairs if self.leans}
 
     def pair(self, prompt: Prompt) -> tuple[str, str | None]:
         """Return what to lean to and what to lean away from, None for nothing at all."""
@@ -103,7 +103,7 @@ class TextGuide:
         pairs = [self.guidance.pair(prompt) for prompt in prompts]
         told = self._stack([text for text, _ in pairs])
         plain = guided = self.network.model(told)
-        if self.guidance._leans:
+        if self.guidance.leans:
             away = self._stack([negative for _, negative in pairs])
             both = self.network.model(tuple(torch.cat(parts) for parts in zip(told, away, strict=True)))
             guided = classifier_free_at_once(both, self.guidance.scale)

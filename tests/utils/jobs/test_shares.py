@@ -1,5 +1,6 @@
 """Shares of the work: one process at a time, whoever is dead holds nothing."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -57,12 +58,14 @@ def test_nothing_is_written_by_looking(tmp_path):
 def test_many_that_look_at_once_do_not_take_each_other_for_owners(tmp_path):
     with held(tmp_path, Share(0, 1)):
         pass  # it has left its file
-    look = (
-        "import sys; from pathlib import Path; from utils.jobs.shares import Share, check\n"
-        "for _ in range(300): check(Path(sys.argv[1]), Share(int(sys.argv[2]), 3))"
-    )
-    words = [sys.executable, "-c", look, str(tmp_path)]
-    looking = [subprocess.Popen([*words, str(i)], cwd=ROOT, stderr=subprocess.PIPE) for i in range(3)]
+
+    def look(share: int) -> None:
+        for _ in range(300):
+            check(tmp_path, Share(share, 3))
+
+    looking = [multiprocessing.get_context("fork").Process(target=look, args=(i,)) for i in range(3)]
     for process in looking:
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (0, b"")
+        process.start()
+    for process in looking:
+        process.join(60)
+        assert process.exitcode == 0
