@@ -154,6 +154,10 @@ def read_config(folder: Path, families: Mapping[str, type]) -> Config:
     """
     path = _find(folder, "config.json")
     facts = _DEFAULTS | read_json(path)
+    if facts.get("_class_name") == "UNet2DConditionModel":
+        raise ValueError(
+            f"{folder}: a network that is told a text; the commands take its folder as it is, see docs"
+        )
     family = "ncsnpp" if facts["time_embedding_type"] == "fourier" else "ddpm_unet"
     kind = _choose(path, family, facts)
     if not _has_scheduler(folder):
