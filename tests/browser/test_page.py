@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from functools import cache
 
 import pytest
 from PIL import Image
@@ -78,6 +79,14 @@ def open_page(browser):
 SHOWN = "Array.from(document.querySelectorAll('.unit img')).filter(i => i.complete && i.naturalWidth).length"
 
 
+@cache
+def picture(colour: tuple[int, ...]) -> bytes:
+    """Return the file of a small picture of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def write(folder, names, folders=("",), said=None, known=None, **more):
     """Write a run's inputs, results and page; a name without a picture failed."""
     settings = {"config": {"model": {"image_size": 64}}, "fit": "crop", "timesteps": [1, 2], **more}
@@ -86,10 +95,10 @@ def write(folder, names, folders=("",), said=None, known=None, **more):
         stem, failed = name.rpartition(".")[0], name.startswith("bad")
         reason = {"state": "failed", "reason": "is <b>broken</b>"} if failed else {"state": "done"}
         entries.append(page.Entry(name, f"{stem}.png", **reason))
-        colour = (number * 7 % 256, number % 256, 90)
+        colour = (number % 16 * 16, number % 16, 90)
         for path in [] if failed else [f"in put/{name}", *(f"out/{part}/{stem}.png" for part in folders)]:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 16), colour if path.startswith("in") else colour[::-1]).save(folder / path)
+            (folder / path).write_bytes(picture(colour if path.startswith("in") else colour[::-1]))
     num_failed = sum(entry.state == "failed" for entry in entries)
     report = {"items": len(names), "done": len(names) - num_failed, "failed": num_failed, "missing": 0}
     report |= {"seconds_per_item": 0.25, "processes": [{"host": "here", "versions": {"torch": "2"}}]}
@@ -119,8 +128,10 @@ def open_and_scroll(open_page, path):
 
 
 def test_a_thousand_images_open_and_scroll_quickly_and_ask_nobody(open_page, thousand):
-    tries = [open_and_scroll(open_page, thousand) for _ in range(3)]
-    opened, ready, seconds = min(tries, key=lambda found: found[2])  # other work may slow down one of them
+    for _ in range(3):  # other work may slow down one of them
+        opened, ready, seconds = open_and_scroll(open_page, thousand)
+        if seconds < LIMIT_S:
+            break
     assert opened.tab.inner_text("#counts") == "1,000 done \u00b7 0.25 s each"
     frames = opened.tab.evaluate("""async () => {  // the longest wait for a frame, in a scroll through all
         const list = document.querySelector("#list"), end = list.scrollHeight;

@@ -62,8 +62,9 @@ def test_as_a_module(module, monkeypatch, capsys):
 
 def test_as_a_file_from_anywhere(tmp_path):
     ours = " ".join(path.stem for path in ROOT.iterdir())
-    words = [sys.executable, "-c", AS_FILES, ROOT, ours, *ON_TOP]
+    some = ON_TOP[::2]  # all begin alike, and each imports the project anew
+    words = [sys.executable, "-c", AS_FILES, ROOT, ours, *some]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr == ""
-    assert re.findall(r"^(\S+) (/\S+)$", done.stdout, re.MULTILINE) == [("0", str(path)) for path in ON_TOP]
-    assert done.stdout.count("-h, --help") == len(ON_TOP)
+    assert re.findall(r"^(\S+) (/\S+)$", done.stdout, re.MULTILINE) == [("0", str(path)) for path in some]
+    assert done.stdout.count("-h, --help") == len(some)
