@@ -67,6 +67,6 @@ class Autoencoder(Wrapped):
         """Return images of latents, the shapes of `encode`, not clipped."""
         return self.theirs.decode(latents / self._scaling + self._shift).sample.to(latents.dtype)
 
-    def in_tiles(self) -> None:
-        """From now on go over large pictures in tiles, which blends them and needs less memory."""
-        self.theirs.enable_tiling()
+    def in_tiles(self, tiled: bool) -> None:
+        """Go over large pictures in tiles from now on, which blends them and needs less memory, or not."""
+        self.theirs.use_tiling = tiled

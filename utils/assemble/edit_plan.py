@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -204,7 +204,7 @@ def build(
     """
     network = network or load_network(means.config, means.chosen.main.weights, launch)
     tiles = means.sizing.tiles(most or launch.micro_batch)
-    guide = means.guidance.load(replace(network, tiles=tiles), launch)
+    guide = means.guidance.load(network.by(tiles), launch)
     batch = EditBatch(means.edit, means.process, guide, means.levels, told, tick)
     if means.upsampler is None:
         return Retrying(batch, tiles) if tiles else batch, guide.modules

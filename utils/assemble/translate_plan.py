@@ -244,13 +244,13 @@ def build(
     """
     chosen, translate = ends.chosen, ends.translate
     tiles = ends.sizing.tiles(most or launch.micro_batch)
-    network = replace(network or load_network(ends.config, chosen.main.weights, launch), tiles=tiles)
+    network = (network or load_network(ends.config, chosen.main.weights, launch)).by(tiles)
     other = chosen.other
     away = [network.module] if other else []
     if translate.offload:
         move(away, torch.device("cpu"))  # a device that holds one network need never hold both
-    network_B = load_network(ends.config_B, other.weights, launch) if other else network
-    guide = ends.guidance.load(replace(network_B, tiles=tiles), launch)
+    network_B = load_network(ends.config_B, other.weights, launch).by(tiles) if other else network
+    guide = ends.guidance.load(network_B, launch)
     encoder_B, decoder_B = ends.down
 
     def target(told: str | images.Prompt | None, num_images: int) -> Side:

@@ -1,7 +1,7 @@
 """Guidance to a class: by the network without one, or by a classifier."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -142,7 +142,7 @@ class Guidance:
             away = network
             if self._chosen.unconditional:
                 away = load_network(self._away, self._chosen.unconditional.weights, launch)
-                away = replace(away, tiles=network.tiles)
+                away = away.by(network.tiles)
                 modules.append(away.module)
             without = away.model(unconditional_label(self._away))
         if self._classifier is not None:

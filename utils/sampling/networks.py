@@ -1,6 +1,6 @@
 """From config and weights to networks on their device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,6 +149,10 @@ class Network:
     """Where it works."""
     reader: Reader | None = None
     """Reads texts for it, None for a network that is told none."""
+
+    def by(self, tiles: Tiles | None) -> "Network":
+        """Return it for pictures that are cut into tiles, or for such as they are."""
+        return replace(self, tiles=tiles, space=self.space.by_tiles() if tiles else self.space)
 
     def model(self, told: tuple[Tensor, ...] | Tensor | int | None) -> Model:
         """Return the network as a callable of (x_t, t) alone.

@@ -35,6 +35,10 @@ class PixelSpace:
         """
         return states
 
+    def by_tiles(self) -> "PixelSpace":
+        """Return this for pictures that are cut into tiles."""
+        return self
+
     def size_of(self, states: Tensor) -> tuple[int, int]:
         """Return height and width of the images of what the network works on."""
         height, width = states.shape[2:]
@@ -59,8 +63,17 @@ PIXELS = PixelSpace()
 class LatentSpace(PixelSpace):
     """Pictures are encoded by an autoencoder, one at a time, so that batches change nothing."""
 
-    def __init__(self, autoencoder: Autoencoder):
-        self._autoencoder, self.factor = autoencoder, autoencoder.config.factor
+    def __init__(self, autoencoder: Autoencoder, tiled: bool = False):
+        """
+        Args:
+            autoencoder: On its device.
+            tiled: Let it go over large pictures in tiles, which needs less memory.
+        """
+        self._autoencoder, self.factor, self._tiled = autoencoder, autoencoder.config.factor, tiled
+
+    def by_tiles(self) -> "LatentSpace":
+        """Return this with its pictures in tiles, which the autoencoder blends."""
+        return LatentSpace(self._autoencoder, tiled=True)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return latents [B, 4, h, w] of images, continued by reflection to the next multiple."""
@@ -97,17 +110,18 @@ class LatentSpace(PixelSpace):
         return torch.cat([self._try(call, row[None]) for row in batch])
 
     def _try(self, call, row: Tensor) -> Tensor:
+        self._autoencoder.in_tiles(self._tiled)
         try:
             return call(row)
         except (RuntimeError, MemoryError) as error:
-            if not jobs.is_short_memory(error):
+            if self._tiled or not jobs.is_short_memory(error):
                 raise
         log.log.warning("out of memory; the autoencoder goes on in tiles")
-        self._autoencoder.in_tiles()
-        return call(row)
+        self._tiled = True
+        return self._try(call, row)
 
 
-def load_space(config: Config, weights: Path, launch: Launch, tiled: bool = False) -> PixelSpace:
+def load_space(config: Config, weights: Path, launch: Launch) -> PixelSpace:
     """Load what brings pictures to a network and back.
 
     Args:
@@ -115,7 +129,6 @@ def load_space(config: Config, weights: Path, launch: Launch, tiled: bool = Fals
         weights: Its file or folder.
         launch: Where it runs; in half precision float16 the autoencoder is in float32, as those of SDXL
             overflow.
-        tiled: Go over large pictures in tiles.
 
     Raises:
         ValueError: The weights are broken, unsafe, or those of another autoencoder.
@@ -124,7 +137,4 @@ def load_space(config: Config, weights: Path, launch: Launch, tiled: bool = Fals
         return PIXELS
     dtype = torch.float32 if launch.dtype == torch.float16 else launch.dtype
     autoencoder = load_part(build_empty(config.autoencoder), weights / "vae")
-    space = LatentSpace(cast_network(autoencoder.to(launch.device), dtype))
-    if tiled:
-        autoencoder.in_tiles()
-    return space
+    return LatentSpace(cast_network(autoencoder.to(launch.device), dtype))
