@@ -121,6 +121,8 @@ class Method(Checked):
                 raise ValueError(f"--{name} {' '.join(words)}: {len(words)} words; give [CONFIG] WEIGHTS")
         if self.unconditional and self.guidance_scale in (None, 1):
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
+        if "classifier_scale" in self.changed() and not self.classifier:
+            raise ValueError("--classifier_scale has no effect without --classifier; give that too")
         if self.range and (len(self.range) != 2 or self.range[0] >= self.range[1]):
             words = " ".join(f"{value:g}" for value in self.range)
             raise ValueError(f"--range {words}: give two numbers, black below white")
@@ -247,6 +249,8 @@ class Edit(Method):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
         if self.prompt is not None and self.prompt_file:
             raise ValueError("--prompt and --prompt_file: give one of them, they say the same")
+        if "snr" in self.changed() and not self.corrector_steps:
+            raise ValueError("--snr has no effect without --corrector_steps; give that too")
         if len(self.upsample) > 2:
             raise ValueError(f"--upsample: {len(self.upsample)} words; give [CONFIG] WEIGHTS")
         if self.upsample and not self.t0:

@@ -259,6 +259,8 @@ def test_a_classifier_leads(case, tmp_path, classifier, sampler):
         (["--edit_steps", "3", "--class_label", "cow"], "unknown class 'cow'"),
         (["--edit_steps", "3", "--mask_invert"], "only with --mask_dir"),
         (["--edit_steps", "3", "--region_margin", "0.5"], "--region_margin 0.5: only with --region mask"),
+        (["--edit_steps", "3", "--snr", "0.2"], "--snr has no effect without --corrector_steps"),
+        (["--edit_steps", "3", "--classifier_scale", "2"], "has no effect without --classifier"),
         (["--edit_steps", "3", "--corrector_steps", "1"], "only for a config whose process is ve"),
         (["--edit_steps", "3", "--sampler", "ddim", "--var_type", "fixed_small"], "only for --sampler ddpm"),
         (
