@@ -43,6 +43,7 @@ class TextUNet(Wrapped):
     def __init__(self, config: TextUNetConfig):
         super().__init__(make("UNet2DConditionModel", config.facts()))
         self.config = config
+        self._told_pooled, self._guidance_channels = config.told_pooled, config.guidance_channels
         self._size_ids: dict[tuple[float, ...], Tensor] = {}
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, *more: Tensor) -> Tensor:
@@ -59,10 +60,10 @@ class TextUNet(Wrapped):
             Prediction in the dtype of x, shape [B, out_channels, h, w].
         """
         told = list(more)
-        added = self._added(x, told.pop(0)) if self.config.told_pooled else None
+        added = self._added(x, told.pop(0)) if self._told_pooled else None
         scale = None
-        if self.config.guidance_channels is not None:
-            scale = embed_guidance(told.pop(0), self.config.guidance_channels)
+        if self._guidance_channels is not None:
+            scale = embed_guidance(told.pop(0), self._guidance_channels)
         return self.theirs(x, t, states, timestep_cond=scale, added_cond_kwargs=added).sample.to(x.dtype)
 
     def _added(self, x: Tensor, pooled: Tensor) -> dict[str, Tensor]:

@@ -211,13 +211,9 @@ class Painter:
         num_classes = getattr(config.model, "num_classes", None) or 0
         names = [class_name(config, i) for i in range(num_classes) if i != config.null_class]
         without = self._can()
-        some = (
-            {"prompt": ""}
-            if reads_text(config)
-            else {"class_label": names[0]}
-            if names and not without
-            else {}
-        )
+        some = {} if without or not names else {"class_label": names[0]}
+        if reads_text(config):
+            some = {"prompt": ""}
         sampler, steps = self._default_sampler(some)
         return {
             "image_size": config.image_size,

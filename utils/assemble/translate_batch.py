@@ -110,7 +110,9 @@ class TranslateBatch:
         files = self._files(items, latent) if self.translate.save_latents else [{} for _ in items]
         start = Start(side, latent, states, images)
         notes = self._diagnose(items, start) if self.translate.cycle else [{} for _ in items]
-        shown = space_A.decode(self._shown(side, latent), size)
+        shown = self._shown(side, latent)
+        if self.translate.comparison:
+            shown = space_A.decode(shown, size)
         by_target = []
         for folder, (name, make_side) in self.targets.items():
             self.swap.to_target()
@@ -152,7 +154,10 @@ class TranslateBatch:
 
     def _diagnose(self, items: list[Item], start: Start) -> list[dict[str, object]]:
         """Measure A to A, and how much the latent looks like noise."""
-        errors = self._errors("A_to_A", start.side.decode(start.latent, start.side.encoder), start)
+        _, errors = self._errors("A_to_A", start.side.decode(start.latent, start.side.encoder), start)
+        if self.spaces[0].factor > 1:
+            alone = rmse(self._images(start.states, start), start.images).tolist()
+            errors = [error | {"autoencoder": round(x, 5)} for error, x in zip(errors, alone, strict=True)]
         shown = self._shown(start.side, start.latent)
         table = {key: value.tolist() for key, value in latent_statistics(shown).items()}
         notes = []
@@ -163,15 +168,17 @@ class TranslateBatch:
             notes.append({**error, "latent": statistics})
         return notes
 
-    def _errors(self, name: str, states: Tensor, start: Start) -> list[dict[str, object]]:
-        """Return how far states are from those of the inputs: in pixels, and in latents where there are."""
-        space = self.spaces[0]
-        found = {name: rmse(space.decode(states, start.images.shape[2:]), start.images)}
-        if space.factor > 1:
+    def _errors(self, name: str, states: Tensor, start: Start) -> tuple[Tensor, list[dict[str, object]]]:
+        """Return images, and how far they are from the inputs: in pixels, and in latents where there are."""
+        images = self._images(states, start)
+        found = {name: rmse(images, start.images)}
+        if self.spaces[0].factor > 1:
             found[f"{name}_latent"] = rmse(states, start.states)
-            found["autoencoder"] = rmse(space.decode(start.states, start.images.shape[2:]), start.images)
         rows = zip(*(errors.tolist() for errors in found.values()), strict=True)
-        return [{key: round(x, 5) for key, x in zip(found, row, strict=True)} for row in rows]
+        return images, [{key: round(x, 5) for key, x in zip(found, row, strict=True)} for row in rows]
+
+    def _images(self, states: Tensor, start: Start) -> Tensor:
+        return self.spaces[0].decode(states, start.images.shape[2:])
 
     def _return(
         self,
@@ -186,16 +193,15 @@ class TranslateBatch:
         latent = target.encode(made, item_noise(self.translate, items, made))
         self.swap.to_source()
         back = start.side.decode(latent, target.encoder)
-        found = [
-            note | error for note, error in zip(notes, self._errors("A_to_B_to_A", back, start), strict=True)
-        ]
+        images, errors = self._errors("A_to_B_to_A", back, start)
+        found = [note | error for note, error in zip(notes, errors, strict=True)]
         for item, note in zip(items, found, strict=True):
             lost = f", the autoencoder alone {note['autoencoder']:.4f}" if "autoencoder" in note else ""
             log.log.info(
                 f"{item.name}: A to A {note['A_to_A']:.4f}, A to {name or 'B'} to A "
                 f"{note['A_to_B_to_A']:.4f}{lost}"
             )
-        return self.spaces[0].decode(back, start.images.shape[2:]), found
+        return images, found
 
 
 def _name_states(process: Process, way: Trajectory) -> list[str]:

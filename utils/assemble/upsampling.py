@@ -17,7 +17,6 @@ from utils.sampling import (
     TextGuide,
     Tick,
     choose_levels,
-    complete,
     load_network,
     make_process,
     read_config,
@@ -83,7 +82,7 @@ def find_upsampler(edit: Edit, chosen: Chosen, told: Mapping[str, images.Prompt]
     config = read_config(chosen.upsample.config)
     if not getattr(config.model, "upsampler", False):
         raise ValueError(f"--upsample {chosen.upsample.config}: this network is shown no small picture")
-    edit = replace(complete(edit, config), guidance_scale=1.0, negative_prompt=None)
+    edit = replace(edit, guidance_scale=1.0, negative_prompt=None)
     trained = read_trained(config)
     process = make_process(edit, config, trained, read_timesteps(edit, trained, None))
     guidance = TextGuidance(edit, chosen, config, [images.Prompt(prompt.text) for prompt in told.values()])

@@ -78,7 +78,7 @@ def read_prompts(
     if prompt_file is not None:
         forms = ("path,prompt", "path,prompt,negative_prompt")
         rows = _read_csv("prompt_file", prompt_file, names, forms)
-        if unknown := [name for name in rows if name not in set(names)]:
+        if unknown := sorted(rows.keys() - set(names)):
             once(f"note: --prompt_file {prompt_file}: has lines for {_some(unknown)}, which are no inputs")
         return {name: Prompt(rows[name][0], "".join(rows[name][1:]) or None) for name in names}
     if prompt is None:

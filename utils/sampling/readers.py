@@ -17,6 +17,8 @@ from utils.weights import read_json
 
 Told = tuple[Tensor, ...]
 """What a network is told of one text: states [tokens, width], and where it takes them pooled ones [width]."""
+_KEPT = 256
+"""Texts of which the states are kept."""
 _GPT2 = "hf://openai-community/gpt2"
 
 
@@ -31,7 +33,10 @@ class Reader:
         for text in dict.fromkeys(texts):
             if text not in self._known:
                 self._known[text] = self._read(text)
-        return [self._known[text] for text in texts]
+        found = [self._known[text] for text in texts]
+        for text in list(self._known)[:-_KEPT]:  # of a list with a prompt for each picture
+            del self._known[text]
+        return found
 
     def has_read(self, texts: Iterable[str | None]) -> bool:
         """Whether it knows what a network is told of some texts."""

@@ -77,9 +77,7 @@ class LatentSpace(PixelSpace):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return latents [B, 4, h, w] of images, continued by reflection to the next multiple."""
-        across, down = (margins(images.shape[i], self.factor) for i in (3, 2))
-        around = F.pad(images, (*across, *down), mode="reflect") if any((*across, *down)) else images
-        return self._each(self._autoencoder.encode, around)
+        return self._each(self._autoencoder.encode, self._around(images, "reflect"))
 
     def decode(self, states: Tensor, size: tuple[int, int]) -> Tensor:
         """Return images of latents, cut to a size again; range [-1, 1]."""
@@ -89,11 +87,11 @@ class LatentSpace(PixelSpace):
 
     def free(self, mask: Tensor) -> Tensor:
         """Return where latents may change: wherever one of their pixels may."""
-        return F.max_pool2d(self._around(mask), self.factor)
+        return F.max_pool2d(self._around(mask, "replicate"), self.factor)
 
     def share(self, strength: Tensor) -> Tensor:
         """Return the mean over the pixels of each latent."""
-        return F.avg_pool2d(self._around(strength), self.factor)
+        return F.avg_pool2d(self._around(strength, "replicate"), self.factor)
 
     def keep(self, result: Tensor, images: Tensor, mask: Tensor | None, strength: Tensor | None) -> Tensor:
         """Return results that equal the images where nothing may change: an autoencoder keeps no byte."""
@@ -102,9 +100,10 @@ class LatentSpace(PixelSpace):
             mask = changes if mask is None else mask * changes
         return result if mask is None else torch.lerp(images.to(result.dtype), result, mask.to(result.dtype))
 
-    def _around(self, maps: Tensor) -> Tensor:
-        across, down = (margins(maps.shape[i], self.factor) for i in (3, 2))
-        return F.pad(maps, (*across, *down), mode="replicate")
+    def _around(self, images: Tensor, mode: str) -> Tensor:
+        """Continue images or maps to the next multiple of a latent's pixels."""
+        sides = [side for i in (3, 2) for side in margins(images.shape[i], self.factor)]
+        return F.pad(images, sides, mode=mode) if any(sides) else images
 
     def _each(self, call, batch: Tensor) -> Tensor:
         return torch.cat([self._try(call, row[None]) for row in batch])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from copy import copy
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class TextGuidance:
         """Return what tells a network its texts."""
         return TextGuide(self, network, launch)
 
-    @property
+    @cached_property
     def texts(self) -> set[str | None]:
         """All that is read."""
         pairs = [self.pair(prompt) for prompt in self._prompts]
