@@ -38,7 +38,7 @@ class Fields:
 
 
 class Wrapped(nn.Module):
-    """A module of diffusers under the keys of its own children.
+    """A module of another library under the keys of its own children.
 
     Weights may have other dtypes than what flows between them, as `cast_network` makes it: each layer gets
     its input in the dtype of its weight.
