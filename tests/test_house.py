@@ -28,6 +28,8 @@ ALLOWED = {
     **{f"utils/{flat}": {"diffusions", "models", "utils", "torch", "PIL"} for flat in FLOORS[-2:]},
 }
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+TOP = {"sample_sdedit.py", "sample_ddib.py", "diffusions", "models", "configs", "utils", "weights", "assets"}
+TOP |= {"docs", "tests", "tools", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"}
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 TOOLS = {"paint": set(), "demo": set(), "description": set(), "evaluation": {"demo"}, "studies": {"demo"}}
 """The rooms of tools/, and which others each builds on."""
@@ -59,6 +61,13 @@ def imports(path: Path) -> set[str]:
 def floors(path: Path) -> set[str]:
     """Return which parts of utils/ a file imports."""
     return {name.split(".")[1] for name in modules(path) if name.startswith("utils.")}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows what is tracked")
+def test_nothing_lies_at_the_top_but_what_belongs_there():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    top = {line.split("/")[0] for line in tracked.splitlines() if not line.startswith(".")}
+    assert top - TOP == {name for name in top if name.startswith("requirements") and name.endswith(".txt")}
 
 
 @pytest.mark.parametrize("room", ALLOWED)
