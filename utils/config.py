@@ -69,6 +69,11 @@ class Config:
         """Height and width in a picture of what is one pixel to the network."""
         return 1
 
+    @property
+    def told_text(self) -> bool:
+        """Whether the network is told a text."""
+        return hasattr(self.model, "text_context")
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys and what explodes, and reads 1e-4 as the number that it is."""

@@ -22,7 +22,7 @@ from diffusions.consistency import Consistency
 from diffusions.respacing import respace
 from models import CONFIG_CLASSES, build_empty, build_model
 from tools.demo import fruits
-from tools.demo.train import LABEL_DROPOUT, draw_timesteps, learning_rate
+from tools.demo.train import LABEL_DROPOUT, autocast, draw_timesteps, learning_rate
 from tools.parser import make_parser
 from utils.config import Config, load_config
 from utils.sampling import read_trained
@@ -86,7 +86,7 @@ def x_0_of(
     """Return what a network makes of a picture at a level: signal and noise, [B, 1, 1, 1] each."""
     signal, noise = levels
     x_t = signal * x_0 + noise * eps
-    with torch.autocast(x_t.device.type, torch.bfloat16):
+    with autocast(x_t.device):
         v = network(x_t, t, y)
     return signal * x_t - noise * v.float()
 

@@ -22,6 +22,7 @@ from models import CONFIG_CLASSES, build_model
 from tools.demo import fruits
 from tools.parser import make_parser
 from utils.config import Config, load_config
+from utils.jobs import computes_natively
 from utils.sampling import read_trained
 
 LENGTHS = (0.05, 0.10)
@@ -132,12 +133,18 @@ def draw_batch(
     return x_0, torch.randn(x_0.shape, generator=generator), t, y, told
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 where the device does so faster than in float32."""
+    fast = device.type != "cpu" or computes_natively("bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
 def train_step(run: Run, predict: nn.Module, schedule: NoiseSchedule, batch: tuple[Tensor, ...]) -> Tensor:
     """Take one step on the v-prediction loss (Salimans and Ho, arXiv:2202.00512); return the loss."""
     x_0, eps, t, y, told = batch
     alphas_cumprod = schedule.alphas_cumprod.to(x_0.device)[t].float()[:, None, None, None]
     signal, noise = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
-    with torch.autocast(x_0.device.type, torch.bfloat16):
+    with autocast(x_0.device):
         output = predict(signal * x_0 + noise * eps, t, y, told)
     loss = F.mse_loss(output.float(), signal * eps - noise * x_0)
     run.optimizer.zero_grad()

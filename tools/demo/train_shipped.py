@@ -22,6 +22,7 @@ from diffusions import DDIM, NoiseSchedule, decode, respace
 from models import CONFIG_CLASSES, build_model
 from tools.demo import fruits
 from tools.demo.judge import augment
+from tools.demo.train import autocast
 from tools.parser import make_parser
 from utils.config import Config, load_config
 from utils.files import write_atomically
@@ -96,7 +97,7 @@ def train_step(run: Run, predict: nn.Module, schedule: NoiseSchedule, batch: tup
     x_0, eps, t, y = batch
     alphas_cumprod = schedule.alphas_cumprod.to(x_0.device)[t].float()[:, None, None, None]
     signal, noise = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
-    with torch.autocast(x_0.device.type, torch.bfloat16):
+    with autocast(x_0.device):
         output = predict(signal * x_0 + noise * eps, t, y)
     loss = F.mse_loss(output.float(), signal * eps - noise * x_0)
     run.optimizer.zero_grad()

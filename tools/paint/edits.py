@@ -14,7 +14,6 @@ from utils import codecs, images
 from utils.assemble import Editor
 from utils.config import class_name
 from utils.quote import quote
-from utils.sampling import reads_text
 from utils.settings import SAMPLERS
 
 MAX_PIXELS = 48 * 2**20
@@ -212,7 +211,7 @@ class Painter:
         names = [class_name(config, i) for i in range(num_classes) if i != config.null_class]
         without = self._can()
         some = {} if without or not names else {"class_label": names[0]}
-        if reads_text(config):
+        if config.told_text:
             some = {"prompt": ""}
         sampler, steps = self._default_sampler(some)
         return {
@@ -220,7 +219,7 @@ class Painter:
             "num_timesteps": config.diffusion.num_timesteps,
             "classes": names,
             "without_class": without,
-            "told_text": reads_text(config),
+            "told_text": config.told_text,
             "guidance": self._editor.means(**some).edit.guidance_scale,
             "samplers": [name for name in SAMPLERS if self._can(sampler=name, **some)],
             "sampler": sampler,
@@ -238,7 +237,7 @@ class Painter:
     def _default_sampler(self, options: dict[str, Any]) -> tuple[str, int]:
         """Return the sampler that the page begins with, and the steps of the whole process."""
         config = self._editor.config
-        has_table = config.diffusion.process == "vp" and not reads_text(config)
+        has_table = config.diffusion.process == "vp" and not config.told_text
         edit = self._editor.means(sampler=self._sampler or (FAST if has_table else None), **options).edit
         return edit.sampler, edit.respace_steps or (_FAST_STEPS if edit.sampler == FAST else _STEPS)
 

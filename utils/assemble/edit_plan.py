@@ -37,7 +37,6 @@ from utils.sampling import (
     make_process,
     read_timesteps,
     read_trained,
-    reads_text,
     refuse_text,
     start_timesteps,
 )
@@ -220,7 +219,7 @@ def read_told(
     Raises:
         ValueError: Prompts for a network that takes none, or none for one that does, or unknown classes.
     """
-    if reads_text(config):
+    if config.told_text:
         if edit.class_label is not None:
             raise ValueError("--class_label: this network has no classes, it is told a text; give --prompt")
         prompts = images.read_prompts(edit.prompt, edit.prompt_file, input_dir, names)

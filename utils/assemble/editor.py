@@ -22,7 +22,6 @@ from utils.assemble.loaded import (
 )
 from utils.assemble.plan import find_ends, record
 from utils.config import Config
-from utils.sampling import reads_text
 from utils.settings import Edit
 
 _OF_FILES = ("mask_dir", "strength_dir", "prompt_file", "upsample", "comparison", "trajectory")
@@ -228,7 +227,7 @@ class Editor(OnLoaded):
 
 def _told(edit: Edit, config: Config, names: list[str]) -> Mapping[str, str | images.Prompt]:
     """Return what the network is told of pictures, all the same: a class, a prompt or nothing."""
-    if reads_text(config) or edit.class_label is None:
+    if config.told_text or edit.class_label is None:
         return read_told(edit, config, Path(), names)[1]
     return dict.fromkeys(names, edit.class_label)
 

@@ -38,7 +38,6 @@ from utils.sampling import (
     read_config,
     read_timesteps,
     read_trained,
-    reads_text,
     refuse_text,
     tell,
     unconditional_label,
@@ -189,7 +188,7 @@ def check_source(translate: Translate, config: Config) -> None:
     Raises:
         ValueError: Such a translation.
     """
-    if not reads_text(config):
+    if not config.told_text:
         refuse_text(replace(translate, prompt_B=()), config)
         if not (translate.class_A or translate.from_latents) and unconditional_label(config) is not None:
             raise ValueError("give --class_A, the class of the inputs, to a network with classes")
@@ -208,7 +207,7 @@ def read_targets(translate: Translate, config: Config) -> list[str] | list[image
     Raises:
         ValueError: Classes for a network of prompts, or the other way round.
     """
-    if not reads_text(config):
+    if not config.told_text:
         refuse_text(replace(translate, prompt_A=None), config)
         return list(translate.class_B)
     if translate.class_B:
@@ -262,7 +261,7 @@ def build(
         return Side(*ends.up, model, model)
 
     def note(item: jobs.Item) -> dict[str, object]:
-        if reads_text(ends.config):
+        if ends.config.told_text:
             return {"prompt_A": translate.prompt_A}
         return {"class_A": None if sources is None else class_name(ends.config, sources[item.name])}
 
@@ -283,7 +282,7 @@ def _told(
     ends: Ends, network: Network, sources: dict[str, int] | None, items: list[jobs.Item], device: torch.device
 ) -> tuple[Tensor, ...] | Tensor | None:
     """Return what the network of A is told of a batch."""
-    if reads_text(ends.config):
+    if ends.config.told_text:
         return tell(network, [ends.translate.prompt_A] * len(items), 1.0, device)
     return None if sources is None else torch.tensor([sources[item.name] for item in items], device=device)
 

@@ -2,7 +2,7 @@
 
 from utils.jobs.allocator import keep_freed_memory
 from utils.jobs.job import Item, is_short_memory, stack_together
-from utils.jobs.launch import Launch, finish, start
+from utils.jobs.launch import Launch, computes_natively, finish, start
 from utils.jobs.noise import ImageNoise, item_noise
 from utils.jobs.results import Finish, Part, Result, Writer, make_items
 from utils.jobs.run import Method, Run, Sampler, Told, check
@@ -21,6 +21,7 @@ __all__ = [
     "Told",
     "Writer",
     "check",
+    "computes_natively",
     "content_hash",
     "finish",
     "is_short_memory",

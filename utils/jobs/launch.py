@@ -71,6 +71,8 @@ def start(cpu: bool, precision: str, compiled: bool = False, sharded: bool = Fal
         _hint_more_gpus(state)
     if state.device.type == "cpu":
         allocator.keep_freed_memory()
+        if not computes_natively(precision):
+            once(f"note: this CPU has no instructions for {precision}: fp32 may be far faster here")
     return Launch(state.process_index, state.num_processes, state.device, _DTYPES[precision], compiled)
 
 
@@ -80,6 +82,13 @@ def _follow_backend() -> bool:
     if backend not in ("", "no", "inductor"):
         once(f"note: the launcher's dynamo backend {backend} is not followed: --compile knows inductor alone")
     return backend == "inductor"
+
+
+def computes_natively(precision: str) -> bool:
+    """Whether the CPU has instructions for a precision, or is of a kind that does not say."""
+    has = torch.cpu.get_capabilities()
+    names = {"fp32": (), "bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}[precision]
+    return not names or has.get("architecture") != "x86_64" or any(has.get(name) for name in names)
 
 
 def finish() -> None:

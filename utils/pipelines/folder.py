@@ -42,6 +42,8 @@ class PipelineConfig(Config):
     few_calls: bool = False
     """Whether it is distilled to a few calls without guidance."""
 
+    told_text = True
+
     @property
     def channels(self) -> int:
         """Of pictures."""

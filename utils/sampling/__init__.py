@@ -29,7 +29,7 @@ from utils.sampling.processes import (
 from utils.sampling.returning import describe_loss
 from utils.sampling.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
 from utils.sampling.spaces import PixelSpace
-from utils.sampling.texts import TextGuidance, TextGuide, make_guidance, reads_text, refuse_text, tell
+from utils.sampling.texts import TextGuidance, TextGuide, make_guidance, refuse_text, tell
 from utils.sampling.tick import Tick, ticking
 
 __all__ = [
@@ -65,7 +65,6 @@ __all__ = [
     "read_config",
     "read_timesteps",
     "read_trained",
-    "reads_text",
     "refuse_text",
     "settle",
     "start_timesteps",

@@ -177,7 +177,7 @@ def _implied(method: settings.Method, config: Config) -> dict[str, object]:
     """Return what the config of a network of pictures implies."""
     knows_all = config.diffusion.process in ("edm", "vp_sde")
     implied: dict[str, object] = {"respace_type": method.spacing, "guidance_scale": 1.0}
-    if hasattr(config.model, "text_context"):
+    if config.told_text:
         implied |= {"guidance_scale": _GLIDE_SCALE, "respace_steps": _GLIDE_STEPS}
     if isinstance(method, settings.Edit):
         if config.diffusion.preconditioning == CONSISTENCY:

@@ -11,7 +11,6 @@ from diffusions import classifier_free_at_once
 from utils.config import Config, count_classes
 from utils.images import Prompt
 from utils.jobs import Launch
-from utils.pipelines import PipelineConfig
 from utils.sampling.guidance import Bound, Guidance
 from utils.sampling.networks import Chosen, Network
 from utils.sampling.readers import Told
@@ -134,11 +133,6 @@ def tell(network: Network, texts: list[str | None], scale: float, device: torch.
     return *told, torch.full((len(texts),), scale, device=device)
 
 
-def reads_text(config: Config) -> bool:
-    """Whether a network is told a text."""
-    return isinstance(config, PipelineConfig) or hasattr(config.model, "text_context")
-
-
 def refuse_text(method: Method, config: Config) -> None:
     """Refuse prompts for a network that is told none.
 
@@ -165,6 +159,6 @@ def make_guidance(
     Raises:
         ValueError: Options that do not go together or with the networks.
     """
-    if reads_text(config):
+    if config.told_text:
         return TextGuidance(method, chosen, config, told)
     return Guidance(method, chosen, config, told or None)

@@ -27,6 +27,24 @@ def test_auto_follows_the_launcher(monkeypatch, requested, precision, dtype):
     assert launch.start(cpu=True, precision=precision).dtype == dtype
 
 
+@pytest.mark.parametrize(
+    ("has", "precision", "slow"),
+    [
+        ({"architecture": "x86_64", "avx2": True}, "bf16", True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, "bf16", False),
+        ({"architecture": "x86_64", "avx512_bf16": True}, "fp16", True),
+        ({"architecture": "x86_64", "avx2": True}, "fp32", False),
+        ({"architecture": "aarch64"}, "bf16", False),
+    ],
+)
+def test_a_precision_that_the_cpu_only_imitates_is_said(monkeypatch, caplog, has, precision, slow):
+    monkeypatch.setattr(launch.torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(log, "_said", set())
+    caplog.set_level("INFO", "sample")
+    launch.start(cpu=True, precision=precision)
+    assert (f"this CPU has no instructions for {precision}" in caplog.text) == slow
+
+
 def test_a_precision_that_the_networks_do_not_have_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     with pytest.raises(ValueError, match="is fp8; allowed are no, bf16 and fp16"):
