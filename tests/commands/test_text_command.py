@@ -196,6 +196,7 @@ WRONG = {
         "no effect without guidance",
     ),
     "inpainting": (("--prompt", "x"), {"unet/config.json": {"in_channels": 9}}, "one of inpainting"),
+    "no number": (("--prompt", "x"), {"unet/config.json": {"in_channels": [4]}}, "one of another task"),
     "controlnet": (("--prompt", "x"), {"model_index.json": {"controlnet": ["diffusers", "X"]}}, "ControlNet"),
     "T5": (("--prompt", "x"), {"text_encoder/config.json": {"architectures": ["T5EncoderModel"]}}, "T5Enc"),
     "vocabulary": (("--prompt", "x"), {"text_encoder/config.json": {"vocab_size": 100}}, "knows 100"),

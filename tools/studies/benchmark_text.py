@@ -22,7 +22,30 @@ from tools.studies.benchmark import describe_machine, speedup
 from utils.quote import plain
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY, NUM_TOKENS = {"block_out_channels": (32, 64), "layers_per_block": 1}, 77
+NUM_TOKENS = 77
+_TINY = {"block_out_channels": (32, 64), "layers_per_block": 1}
+TINY = {
+    "unet": {
+        "cross_attention_dim": 32,
+        "sample_size": 16,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        **_TINY,
+    },
+    "vae": {"sample_size": 32, **_TINY},
+    "text": {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64},
+}
+REAL = {
+    "unet": {"cross_attention_dim": 768, "sample_size": 64},
+    "vae": {"sample_size": 512, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+    "text": {
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "intermediate_size": 3072,
+    },
+}
+"""The shape of Stable Diffusion 1.5."""
 WORDS = "a red orange on a table"
 THEIRS = f"""
 import sys
@@ -59,32 +82,19 @@ def save_folder(folder: Path, tiny: bool) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    width = 32 if tiny else 768
-    blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), **TINY}
-    blocks |= {"up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "sample_size": 16}
-    unet = UNet2DConditionModel(cross_attention_dim=width, **(blocks if tiny else {"sample_size": 64}))
-    levels = 2 if tiny else 4
+    shape = TINY if tiny else REAL
+    unet = UNet2DConditionModel(**shape["unet"])
+    levels = len(shape["vae"]["block_out_channels"])
     vae = AutoencoderKL(
-        block_out_channels=(32, 64) if tiny else (128, 256, 512, 512),
-        layers_per_block=1 if tiny else 2,
+        **shape["vae"],
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=4,
-        sample_size=32 if tiny else 512,
-    )
-    heads = {"num_attention_heads": 4, "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64}
-    heads = (
-        heads
-        if tiny
-        else {
-            "num_attention_heads": 12,
-            "num_hidden_layers": 12,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-        }
     )
     tokenizer = make_tokenizer(folder / "tokenizer")
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, max_position_embeddings=NUM_TOKENS, **heads))
+    text = CLIPTextModel(
+        CLIPTextConfig(vocab_size=49408, max_position_embeddings=NUM_TOKENS, **shape["text"])
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )

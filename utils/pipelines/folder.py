@@ -153,8 +153,12 @@ def _check_network(folder: Path, network: Mapping[str, Any], latent_channels: in
     """
     found = network.get("in_channels")
     if found != latent_channels:
-        kinds = {9: "inpainting, told a mask and a masked picture", 5: "depth", 8: "instructions (pix2pix)"}
-        kind = kinds.get(found, "another task")
+        kinds = {
+            "9": "inpainting, told a mask and a masked picture",
+            "5": "depth",
+            "8": "instructions (pix2pix)",
+        }
+        kind = kinds.get(str(found), "another task")
         masks = "masks need no such network: give the text-to-image one with --mask_dir"
         raise ValueError(
             f"{folder}: its network takes {quote(found)} channels and its latents have {latent_channels}: it "
