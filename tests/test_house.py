@@ -31,7 +31,13 @@ SOURCES = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "tools"
 TOP = {"sample_sdedit.py", "sample_ddib.py", "diffusions", "models", "configs", "utils", "weights", "assets"}
 TOP |= {"docs", "tests", "tools", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"}
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-TOOLS = {"paint": set(), "demo": set(), "description": set(), "evaluation": {"demo"}, "studies": {"demo"}}
+TOOLS = {
+    "paint": set(),
+    "demo": set(),
+    "description": set(),
+    "evaluation": {"demo"},
+    "studies": {"demo", "evaluation"},
+}
 """The rooms of tools/, and which others each builds on."""
 
 

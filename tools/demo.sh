@@ -7,10 +7,10 @@ model=(-c configs/demo/fruits64.yaml --weights weights/fruits64.safetensors --co
 
 echo "SDEdit: stroke paintings to fruit"
 "${launch[@]}" sample_sdedit.py "${model[@]}" --input_dir assets/strokes --save_dir out/sdedit \
-    --class_label assets/strokes.csv --guidance_scale 3 --sampler sde-dpm-solver++ --respace_steps 20 --t0 0.6
+    --class_label assets/strokes.csv --guidance_scale 3 --t0 0.6
 
 echo "DDIB: lemons to limes"
 "${launch[@]}" sample_ddib.py "${model[@]}" --input_dir assets/fruits/lemon --save_dir out/ddib/lemon-to-lime \
-    --class_A lemon --class_B lime --solver heun --respace_type quad90 --respace_steps 50
+    --class_A lemon --class_B lime
 
 echo "Look at out/sdedit and out/ddib; the folders 'comparison' in them show input, noise and result side by side."

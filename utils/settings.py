@@ -19,6 +19,8 @@ RESPACE_TYPES = (
     *("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing"),
     *("quad", "quad90", "karras", "none"),
 )
+COUNTED = tuple(name for name in RESPACE_TYPES if name != "none")
+"""Those that are told how many timesteps to keep; others say it themselves."""
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 FITS = ("crop", "pad", "stretch")
 SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
@@ -70,8 +72,8 @@ class Method(Checked):
     )
     respace_steps: int | None = option(
         None,
-        "number of timesteps to keep (default: all that were trained; 18 for a network that knows any noise, "
-        "2 for a consistency model)",
+        "number of timesteps to keep of the whole process, in place of --calls (default: all that were "
+        "trained; 18 for a network that knows any noise)",
         Number(1, whole=True),
     )
     fit: str = option("crop", "how an image of another size becomes the model's", OneOf(FITS))
@@ -111,10 +113,16 @@ class Method(Checked):
     )
     classifier_scale: float = option(1.0, "how strongly the classifier leads", Number(0))
 
+    calls: int | None = option(None, "how long an image may take", Number(1, whole=True))
+
     spacing: ClassVar[str] = "uniform-trailing"
     """How timesteps are chosen from a table, where nothing is said."""
 
     def check(self) -> None:
+        if self.calls and self.respace_steps:
+            raise ValueError("--calls and --respace_steps: give one of them, both say how many steps")
+        if self.calls and self.respace_type not in (None, *COUNTED):
+            raise ValueError(f"--calls: --respace_type {self.respace_type} says itself how many steps")
         for name in ("unconditional", "classifier"):
             words = getattr(self, name)
             if len(words) > 2:
@@ -149,6 +157,12 @@ class Method(Checked):
 class Edit(Method):
     """What SDEdit does to a picture."""
 
+    calls: int | None = option(
+        None,
+        "how long an edit from --t0 or --sigma0 may take: at most so many network evaluations, on levels "
+        "that lie below the start (default: 25; 40 for a prompt, 4 and 2 for what is distilled)",
+        Number(1, whole=True),
+    )
     edit_steps: tuple[int, ...] = option(
         (),
         "steps to noise and denoise, of the --respace_steps that are kept: 1 (hardly a change) to all of "
@@ -197,8 +211,8 @@ class Edit(Method):
     repeats: int = option(1, "times that the result is edited, in all", Number(1, whole=True))
     sampler: str | None = option(
         None,
-        "how to step down (default: ddpm; heun for a network that knows any noise, consistency for a "
-        "consistency model)",
+        "how to step down (default: sde-dpm-solver++; ddpm with --var_type or --corrector_steps, "
+        "consistency for a consistency model)",
         OneOf(SAMPLERS),
     )
     var_type: str | None = option(None, "variance of a DDPM step (default: the config's)", OneOf(VAR_TYPES))
@@ -245,6 +259,8 @@ class Edit(Method):
             raise ValueError(
                 "how far to go is not said; give --t0 0.5, or --sigma0, --edit_steps or --auto_t0"
             )
+        if self.calls and not (self.t0 or self.sigma0):
+            raise ValueError("--calls: only with --t0 or --sigma0, below which it places the levels")
         if self.auto_t0 != (self.faithfulness is not None):
             raise ValueError("--auto_t0 and --faithfulness go together: give both, or --edit_steps or --t0")
         if self.prompt is not None and self.prompt_file:
@@ -281,8 +297,12 @@ class Translate(Method):
         "(default: quad90; karras for a network that knows any noise)",
     )
     respace_steps: int | None = option(
+        None, "number of timesteps to keep, in place of --calls", Number(1, whole=True)
+    )
+    calls: int | None = option(
         None,
-        "number of timesteps to keep (default: 100; 18 for a network that knows any noise)",
+        "how long a translation may take: at most so many network evaluations, both ways (default: 100; "
+        "25 steps of fixed_point for a network of latents)",
         Number(1, whole=True),
     )
     spacing: ClassVar[str] = "quad90"
@@ -305,15 +325,16 @@ class Translate(Method):
     offload: bool = option(
         False, "two networks on a GPU: keep there only the one that is at work", changes_result=False
     )
-    solver: str = option(
-        "ddim",
-        "how to follow the ODE both ways; cycle-diffusion replays DDPM's noise instead",
+    solver: str | None = option(
+        None,
+        "how to follow the ODE both ways; cycle-diffusion replays DDPM's noise instead (default: heun; ddim "
+        "with --inversion, and for a network of latents)",
         OneOf(SOLVERS),
     )
     inversion: str | None = option(
         None,
         "ddim: how to encode; target mirrors each step down, source is openai's, fixed_point solves "
-        "for the exact inverse (default: target)",
+        "for the exact inverse (default: target; fixed_point for a network of latents)",
         OneOf(INVERSIONS),
     )
     cycle: bool = option(False, "also go back: measure A to A and A to B to A, and the latent")
@@ -329,7 +350,7 @@ class Translate(Method):
                 "give --class_B, the class of the results (--prompt_B for a network that is told a text), or "
                 "another network with --weights_B"
             )
-        if self.inversion and self.solver != "ddim":
+        if self.inversion and self.solver not in (None, "ddim"):
             raise ValueError(f"--inversion: only for --solver ddim, not {self.solver}")
         if self.offload and self.weights_B is None:
             raise ValueError("--offload: only with --weights_B")

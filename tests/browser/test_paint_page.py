@@ -89,7 +89,7 @@ def test_paint_mask_and_edit(new_page, address, tmp_path):
     page.select_option("#class", "strawberry")
     page.fill("#guidance", "3")
     page.click("#settings summary")
-    page.fill("#steps", "10")
+    page.fill("#calls", "5")
     page.fill("#feather", "1")
     page.fill("#name", "my fruit")
     page.click("#edit")
@@ -223,13 +223,13 @@ def test_a_part_of_a_photo_as_the_command_edits_it(new_page, address, tmp_path):
     assert (tmp_path / "edited/two pears.png").read_bytes() == result
 
     page.click("#new")
-    for field, value in (("t0", "0.4"), ("seed", "3"), ("name", "other"), ("steps", "5")):
+    for field, value in (("t0", "0.4"), ("seed", "3"), ("name", "other"), ("calls", "5")):
         page.evaluate("([id, value]) => { $(id).value = value }", [field, value])
     page.select_option("#class", "")
     give(page, "drop", "any.png", result)
     page.wait_for_selector("text=The settings of this result are back.")
     fields = {"t0": "0.6", "seed": "12", "class": "strawberry", "name": "two pears", "scope": "part"}
-    fields |= {"sampler": "sde-dpm-solver++", "steps": "20", "guidance": "1"}
+    fields |= {"sampler": "sde-dpm-solver++", "calls": "25", "guidance": "1"}
     assert {field: page.input_value(f"#{field}") for field in fields} == fields
 
 
@@ -240,9 +240,9 @@ def test_settings_of_a_file_that_cannot_come_back_are_named(new_page, address):
     content = codecs.encode_png(photo(64, 64), {"parameters": json.dumps(found)})
     give(page, "paste", "image.png", content)
     page.wait_for_selector("#restored:not([hidden])")
-    said = "The settings of this result are back, but for sampler, seed, class_label, repeats."
+    said = "The settings of this result are back, but for sampler, seed, class_label, repeats, timesteps."
     assert page.inner_text("#restored") == said
-    fields = {"t0": "0.533", "steps": "40", "guidance": "3", "name": "b c", "seed": "0", "class": ""}
+    fields = {"t0": "0.533", "calls": "25", "guidance": "3", "name": "b c", "seed": "0", "class": ""}
     assert {field: page.input_value(f"#{field}") for field in fields} == fields
     assert page.is_hidden("#scope-field") or page.input_value("#scope") == "whole"
     page.evaluate("say('')")
@@ -257,14 +257,11 @@ def test_settings_of_a_file_that_cannot_come_back_are_named(new_page, address):
 def test_eight_results_are_kept_with_their_settings(new_page, address):
     page = load(new_page(), address)
     page.click("#settings summary")
-    assert (page.input_value("#sampler"), page.input_value("#steps")) == ("sde-dpm-solver++", "20")
-    assert page.inner_text("#calls") == "About 10 calls of the network."
-    page.select_option("#sampler", "heun")
-    assert page.inner_text("#calls") == "About 19 calls of the network."
+    assert (page.input_value("#sampler"), page.input_value("#calls")) == ("sde-dpm-solver++", "25")
     page.select_option("#sampler", "ddpm")
     page.evaluate(
         "async () => { for (let seed = 1; seed < 11; seed++) { const size = seed > 5 ? 20 : 40;"
-        "$('seed').value = seed; $('steps').value = size; const chosen = {...settings(), scope: doc.scope};"
+        "$('seed').value = seed; $('calls').value = size; const chosen = {...settings(), scope: doc.scope};"
         "const {canvas, shown} = snapshot(chosen), guide = await png(canvas);"
         "await keep(guide, guide, shown) } }"
     )
@@ -272,7 +269,7 @@ def test_eight_results_are_kept_with_their_settings(new_page, address):
     assert captions == [f"t0 0.5, seed {seed}" for seed in range(10, 2, -1)]
     page.click("#gallery li:nth-child(6) .look")
     assert page.inner_text("#caption") == "t0 0.5, seed 5"
-    assert (page.input_value("#seed"), page.input_value("#steps")) == ("5", "40")
+    assert (page.input_value("#seed"), page.input_value("#calls")) == ("5", "40")
     assert page.inner_text("#restored") == "The settings of this result are back."
     page.select_option("#class", "kiwi")
     assert page.is_hidden("#restored")
@@ -415,7 +412,7 @@ def test_a_phone(new_page, address, where):
         page.tap("#layer-mask")
         page.touchscreen.tap(box["x"] + 100, box["y"] + 100)
         page.tap("#settings summary")
-        page.fill("#steps", "4")
+        page.fill("#calls", "2")
         page.tap("#edit")
         page.wait_for_selector("#gallery li")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -458,7 +455,7 @@ def test_by_keyboard(new_page, address):
     assert page.get_attribute("#tool-brush", "aria-pressed") == "true"
     page.fill("#seed", "7")
     page.click("#settings summary")
-    page.fill("#steps", "4")
+    page.fill("#calls", "2")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#gallery li")
     assert page.inner_text("#caption") == "t0 0.5, seed 7"
@@ -479,7 +476,7 @@ def test_two_users(new_page, painter):
         first, second = load(new_page(), address), load(new_page(), address)
         for page in (first, second):
             page.click("#settings summary")
-            page.fill("#steps", "10")
+            page.fill("#calls", "5")
         first.click("#edit")
         first.wait_for_selector("text=Step 0 of 5")
         second.click("#edit")
@@ -497,7 +494,7 @@ def test_two_users(new_page, painter):
 def test_gallery(new_page, address):
     page = load(new_page(), address)
     page.click("#settings summary")
-    page.fill("#steps", "4")
+    page.fill("#calls", "2")
     for seed in (1, 2):
         page.fill("#seed", str(seed))
         page.click("#edit")
@@ -522,9 +519,9 @@ def test_what_is_wrong_is_said(new_page, address):
     assert page.inner_text("#error") == "The seed: a whole number from 0 to 9007199254740991, please."
     page.fill("#seed", "1")
     page.click("#settings summary")
-    page.fill("#steps", "1001")
+    page.fill("#calls", "0")
     page.click("#edit")
-    assert page.inner_text("#error") == "The number of steps: a whole number from 1 to 1000, please."
+    assert page.inner_text("#error") == "The number of calls: a whole number from 1 to 100000, please."
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -14,6 +14,7 @@ import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
 from utils import codecs, command, option, sampling
+from utils.sampling.budget import translation_steps
 from utils.sampling.processes import complete, read_timesteps
 from utils.sampling.returning import describe_loss
 from utils.settings import Translate
@@ -21,7 +22,7 @@ from utils.settings import Translate
 STEPS = ["--respace_steps", "8", "--respace_type", "quad90"]
 TO_DOG = ["--class_A", "cat", "--class_B", "dog"]
 SOLVERS = {
-    "ddim": [],
+    "ddim": ["--solver", "ddim"],
     "source": ["--inversion", "source"],
     "fixed_point": ["--inversion", "fixed_point"],
     "heun": ["--solver", "heun"],
@@ -72,13 +73,13 @@ def test_the_count_of_network_evaluations_is_reported(case, tmp_path, capsys):
         run(case, tmp_path / solver, *TO_DOG, *SOLVERS[solver])
         counts[solver] = int(capsys.readouterr().err.split(" network evaluations each")[0].split()[-1])
     assert counts == {"ddim": 16, "heun": 31, "exact": 18, "cycle-diffusion": 16}
-    run(case, tmp_path / "guided", *TO_DOG, "--guidance_scale", 2)
+    run(case, tmp_path / "guided", *TO_DOG, *SOLVERS["ddim"], "--guidance_scale", 2)
     assert "24 network evaluations each" in capsys.readouterr().err
 
 
 def test_many_targets_from_one_latent(case, tmp_path, capsys):
     found = run(case, tmp_path / "o", "--class_A", "cat", "--class_B", "dog", "hen")
-    assert "24 network evaluations each" in capsys.readouterr().err
+    assert "46 network evaluations each" in capsys.readouterr().err  # 16 up, 15 down twice
     assert set(found) == {f"{f}/{n}" for f in ("to_dog", "to_hen", "sheets") for n in NAMES}
     alone = run(case, tmp_path / "alone", "--class_A", "cat", "--class_B", "hen")
     for name in NAMES:
@@ -92,11 +93,12 @@ def test_classes_by_folder_and_by_list(case, tmp_path):
         shutil.move(case.input_dir / name, case.input_dir / folder / name)
     for path in [*case.input_dir.rglob("deep/*"), case.input_dir / "e.PNG"]:
         path.unlink()
-    by_folder = run(case, tmp_path / "folder", "--class_A", "folder", "--class_B", "cat")
+    to_cat = ["--class_B", "cat", *SOLVERS["ddim"]]
+    by_folder = run(case, tmp_path / "folder", "--class_A", "folder", *to_cat)
     assert sorted(by_folder) == ["dog/a.png", "hen/b.png"]
     (tmp_path / "labels.csv").write_text("dog/a.png,dog\nhen/b.jpg,2\n")
-    by_list = run(case, tmp_path / "list", "--class_A", tmp_path / "labels.csv", "--class_B", "cat")
-    as_dog = run(case, tmp_path / "dog", "--class_A", "dog", "--class_B", "cat")
+    by_list = run(case, tmp_path / "list", "--class_A", tmp_path / "labels.csv", *to_cat)
+    as_dog = run(case, tmp_path / "dog", "--class_A", "dog", *to_cat)
     for name in by_folder:
         assert np.array_equal(by_folder[name], by_list[name])
     assert abs(by_folder["dog/a.png"] - as_dog["dog/a.png"]).max() <= 1
@@ -111,7 +113,7 @@ def test_latents_are_saved_and_decoded_again(case, tmp_path, capsys):
     ]
     case.input_dir = latents
     again = run(case, tmp_path / "again", "--from_latents", "--class_B", "dog")
-    assert "8 network evaluations each" in capsys.readouterr().err
+    assert "15 network evaluations each" in capsys.readouterr().err
     for name in NAMES:
         assert np.array_equal(again[name], plain[name])
     other = ["--from_latents", "--class_B", "dog", "--respace_type", "uniform", "--respace_steps", "8"]
@@ -132,8 +134,8 @@ def test_latents_are_saved_and_decoded_again(case, tmp_path, capsys):
         ("--solver exact --respace_type uniform-trailing", None),
         ("--inversion fixed_point --respace_type uniform", None),
         ("--inversion source", "lose about 0.29 on [-1, 1]"),
-        ("--respace_type uniform", "lose about 0.053 on [-1, 1]"),
-        ("--respace_steps 10", "lose about 0.095 on [-1, 1]"),
+        ("--solver ddim --respace_type uniform --calls 200", "lose about 0.053 on [-1, 1]"),
+        ("--solver ddim --respace_steps 10", "lose about 0.095 on [-1, 1]"),
         (
             "--solver heun --respace_type uniform-trailing --respace_steps 50",
             "sigma grows up to 633-fold in one",
@@ -151,7 +153,9 @@ def test_what_the_steps_lose_is_said_beforehand(words, said):
     required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
     translate = option.make(Translate, vars(parser.parse_args([*required, *words.split()])))
     translate, trained = complete(translate, config), sampling.read_trained(config)
-    found = describe_loss(translate, config, trained, read_timesteps(translate, trained, default_steps=100))
+    found = describe_loss(
+        translate, config, trained, read_timesteps(translate, trained, translation_steps(translate, 1))
+    )
     assert (found is None) == (said is None), found
     assert said is None or said in found
 

@@ -134,6 +134,20 @@ def test_several_strengths_share_the_noise_and_make_a_sheet(case, tmp_path):
         assert np.array_equal(sheet, [fitted(case)[name], found[f"t0_0.3/{name}"], alone[name]])
 
 
+def test_calls_lie_below_each_start(case, tmp_path):
+    """Also of starts so near that a grid over the whole process would not tell them apart."""
+    words = [*case.words(tmp_path / "o"), "--t0", "0.62", "0.6", "0.03", "--calls", "5"]
+    assert sample_sdedit.main(words) == 0
+    assert sample_sdedit.main([*case.words(tmp_path / "alone"), "--t0", "0.6", "--calls", "5"]) == 0
+    found = {name: pixels(data) for name, data in result_bytes(tmp_path / "o").items()}
+    for folder, levels in {"t0_0.62": 5, "t0_0.6": 5, "t0_0.03": 3}.items():  # of 100 timesteps 3 are 0.03
+        notes = json.loads(Image.open(tmp_path / "o" / folder / "a.png").text["parameters"])
+        assert (notes["timesteps"], notes["edit_steps"], notes["calls"]) == (levels, levels, 5)
+        assert notes["t0"] == float(folder[3:])
+    for name, data in result_bytes(tmp_path / "alone").items():
+        assert np.array_equal(found[f"t0_0.6/{name}"], pixels(data))
+
+
 def test_samples_differ_and_the_first_is_the_plain_result(case, tmp_path):
     found = run(case, tmp_path / "o", "--edit_steps", 6, "--samples", 3, "--micro_batch", 2)
     assert sorted(found)[:3] == ["a_s00.png", "a_s01.png", "a_s02.png"]
@@ -195,7 +209,7 @@ def test_the_config_of_what_leads_may_be_left_out(case, capsys):
     words = ["--weights", demo, "--input_dir", str(case.input_dir), "--save_dir", str(case.save_dir)]
     words += ["--dry_run", "--t0", "0.5", "--class_label", "kiwi", "--guidance_scale", "2"]
     assert sample_sdedit.main([*words, "--unconditional", demo]) == 0
-    assert "1000 network evaluations an image" in capsys.readouterr().out  # 500 of each
+    assert "24 network evaluations an image" in capsys.readouterr().out  # 12 of each
     for wrong, message in {
         "fruit64": "--unconditional fruit64: no such file or folder, and no published weights",
         f"no.yaml {demo}": "--unconditional no.yaml: does not exist; give the path of a file",

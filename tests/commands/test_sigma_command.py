@@ -65,13 +65,13 @@ def calls(report: dict) -> float:
 @pytest.mark.parametrize(
     ("process", "words", "num_calls", "sampler"),
     [
-        ("edm", ["--sigma0", 80], 2 * 18 - 1, "heun"),
-        ("edm", ["--sigma0", 80, "--sampler", "ddpm"], 18, "ddpm"),
-        ("edm", ["--edit_steps", 3, "--respace_steps", 7], 5, "heun"),
+        ("edm", ["--sigma0", 80, "--sampler", "heun"], 2 * 13 - 1, "heun"),
+        ("edm", ["--sigma0", 80], 25, "sde-dpm-solver++"),
+        ("edm", ["--edit_steps", 3, "--respace_steps", 7, "--sampler", "heun"], 5, "heun"),
         ("consistency", ["--sigma0", 3], 2, "consistency"),
-        ("consistency", ["--t0", 0.5, "--respace_steps", 4], 4, "consistency"),
-        ("consistency", ["--sigma0", 3, "--respace_steps", 1, "--repeats", 3], 3, "consistency"),
-        ("vp_sde", ["--sigma0", 2], None, "heun"),
+        ("consistency", ["--t0", 0.5, "--calls", 4], 4, "consistency"),
+        ("consistency", ["--sigma0", 3, "--calls", 1, "--repeats", 3], 3, "consistency"),
+        ("vp_sde", ["--sigma0", 2, "--calls", 7, "--sampler", "heun"], 7, "heun"),
     ],
 )
 def test_edits_and_their_calls(of_process, tmp_path, capsys, process, words, num_calls, sampler):
@@ -80,16 +80,15 @@ def test_edits_and_their_calls(of_process, tmp_path, capsys, process, words, num
     assert set(results) >= NAMES
     known = json.loads((tmp_path / "o" / "run.json").read_text())
     assert known["settings"]["sampler"] == sampler
-    if num_calls is not None:
-        assert calls(report) == num_calls
-        assert f"{num_calls} network evaluations an image" in said(case, capsys, *words)
+    assert calls(report) == num_calls
+    assert f"{num_calls} network evaluations an image" in said(case, capsys, *words)
 
 
 def test_a_consistency_model_begins_where_it_is_told(of_process, capsys):
     """All calls lie below the start, whatever their number; of 40 levels 2.818 is the nearest to 3."""
     case = of_process("consistency")
     for count in (1, 2, 3, 4):
-        plan = said(case, capsys, "--sigma0", 3, "--respace_steps", count)
+        plan = said(case, capsys, "--sigma0", 3, "--calls", count)
         assert f"level {count} of {count}: t0 0.525, timestep 20 of 40, sigma 2.818" in plan
 
 
@@ -149,12 +148,14 @@ def test_two_networks_of_other_processes_meet_at_equal_noise(of_process, case, t
             "this network is no consistency model",
         ),
         ("edm", ["--sigma0", 1, "--classifier", "w"], "w: no such"),
-        ("edm", ["--sigma0", 1, 1.01], "the same level twice"),
+        ("edm", ["--sigma0", 1, 1.0001], "the same level twice"),
         (
             *("edm", ["--sigma0", 1, "--sampler", "ddpm", "--var_type", "learned_range"]),
             "var_type learned_range: not for process edm",
         ),
-        ("consistency", ["--sigma0", 1, 3], "lie below one start, found 2"),
+        ("edm", ["--edit_steps", 3, "--calls", 4], "--calls: only with --t0 or --sigma0"),
+        ("edm", ["--t0", 0.5, "--calls", 4, "--respace_steps", 4], "give one of them, both say how many"),
+        ("edm", ["--t0", 0.5, "--calls", 4, "--respace_type", "ddim50"], "ddim50 says itself how many"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.preconditioning=edn"], "allowed are edm, edm_250, cons"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.schedule=linear"], "schedule: not for process edm"),
         ("edm", ["--sigma0", 1, "--set", "diffusion.prediction=eps"], "allowed for process edm: x0"),
@@ -212,9 +213,9 @@ def test_a_pickle_of_nvlabs_through_both_commands(case, tmp_path, monkeypatch, c
     case.weights = tmp_path / "tiny_song.pkl"
     case.config.write_text(yaml.safe_dump({"model": SONG, "diffusion": PROCESSES["edm"]}))
     results, report = run(case, tmp_path / "o", "--sigma0", 5, "--class_label", 2)
-    assert calls(report) == 2 * 11 - 1  # of 18 levels the 11th is the nearest
+    assert calls(report) == 25
     assert "without a class" not in capsys.readouterr().err
-    run(case, tmp_path / "n", "--sigma0", 5, "--respace_steps", 2)
+    run(case, tmp_path / "n", "--sigma0", 5, "--calls", 2)
     assert (
         "warning: without a class; NVlabs trained networks of 3 classes with one" in capsys.readouterr().err
     )

@@ -126,17 +126,18 @@ def unwrap(words: list[str]) -> tuple[str, list[str]]:
 
 
 def fewer(words: list[str]) -> list[str]:
-    """Return the words of sample_sdedit.py or sample_ddib.py with a tenth of the steps, on the CPU.
+    """Return the words of sample_sdedit.py or sample_ddib.py with a tenth of the steps or calls, on the CPU.
 
     At least ten are kept, or what was asked for if that is less, so that fractions of them differ; three of
     DDIB, which takes no fractions.
     """
     num_steps = 3 if "--class_B" in words else 10
     flag, found, least = "", [], {"--respace_steps": num_steps, "--edit_steps": 1, "--samples": 2}
+    least["--calls"] = 12 if "--class_B" in words else 5
     for word in words:
         flag = word if word.startswith("-") else flag
         counts = flag in least and word != flag
         found.append(str(max(min(int(word), least[flag]), int(word) // 10)) if counts else word)
-    if "--respace_steps" not in found:
+    if not {"--respace_steps", "--calls"} & set(found):
         found += ["--respace_steps", str(num_steps)]
     return [*found, "--cpu"]

@@ -371,9 +371,9 @@ def peak():
 
 @contextlib.contextmanager
 def in_time(*what):
-    since = time.monotonic()
+    since = time.process_time()
     yield
-    assert time.monotonic() - since < SECONDS, what
+    assert time.process_time() - since < SECONDS, what
 
 
 def test_made_up_pickles_and_headers_are_refused_as_weights_and_as_inputs(tmp_path, request):

@@ -173,7 +173,7 @@ def damaged(request):
 
 def build_or_message(path):
     """Read a config as a run does, schedule and network included; return the error's message, or None."""
-    start = time.monotonic()
+    start = time.process_time()
     message = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -185,7 +185,7 @@ def build_or_message(path):
             message = str(error)
             assert 5 < len(message) < MAX_MESSAGE
             assert message.replace("\n", "").isprintable()
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return message
 
 
@@ -266,10 +266,10 @@ def test_a_small_file_that_unfolds_is_refused(tmp_path):
         ("a: " + "1:" * 400 + "1", "model.name"),
     ):
         path.write_text(text)
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(ValueError, match=match):
             load_config(path, CONFIG_CLASSES)
-        assert time.monotonic() - start < SECONDS
+        assert time.process_time() - start < SECONDS
 
 
 def test_an_impossible_schedule_names_its_file(tmp_path):

@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--save_dir", type=Path, default=Path("out/evaluate"), help="where pictures go")
-    spaced = "--respace_type uniform --respace_steps 100"
+    spaced = "--sampler ddpm --respace_type uniform --respace_steps 100"
     add("--edit", default=f"{spaced} --edit_steps 50", help="SDEdit setting to judge")
     add(
         "--labelled",

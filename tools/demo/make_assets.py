@@ -26,7 +26,7 @@ CLASSES = ("red_apple", "orange", "lemon", "lime", "pear", "strawberry")
 NUM_EACH = 4
 LABELLED = ("strawberry", "green_apple", "peach", "kiwi", "pineapple")
 STROKES = ("red_apple", "orange_corner", "pear", "strawberry", "huckleberry", "banana")
-SPACED = ["--respace_type", "uniform", "--respace_steps", "100"]
+SPACED = ["--sampler", "ddpm", "--respace_type", "uniform", "--respace_steps", "100"]
 """Of all edits; their t0 is a hundredth below that of the default spacing."""
 EDIT_STEPS = (20, 35, 50, 65)
 PAIRS = (("red_apple", "orange"), ("lemon", "lime"), ("orange", "strawberry"), ("pear", "lemon"))

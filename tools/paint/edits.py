@@ -18,10 +18,6 @@ from utils.settings import SAMPLERS
 
 MAX_PIXELS = 48 * 2**20
 """Of a picture that is sent: the 8160x6120 of a large phone camera."""
-FAST = "sde-dpm-solver++"
-"""The sampler that the page begins with, for networks of a table of betas (docs/SDEdit.md, Which sampler)."""
-_FAST_STEPS, _STEPS = 20, 100
-"""Of the whole process, with it and with the others where the network does not say."""
 _TILE = 1024
 """Side of what is put into a photo at once: copies of a whole photo may not fit into memory."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,59}")
@@ -42,7 +38,7 @@ class Wanted:
     sampler: str | None
     """None for that of the program's start."""
     t0: float
-    steps: int
+    calls: int
     seed: int
     class_label: str | None
     prompt: str | None
@@ -93,7 +89,7 @@ def read_wanted(content: bytes) -> Wanted:
         region=region,
         sampler=sampler,
         t0=_number(given, "t0", 0, 1, above=True),
-        steps=_whole(given, "steps", 1, 100_000),
+        calls=_whole(given, "calls", 1, 100_000),
         seed=_whole(given, "seed", 0, 2**53 - 1),
         class_label=label or None,
         prompt=_take(given, "prompt", str | None, None),
@@ -200,7 +196,7 @@ class Painter:
         """
         Args:
             editor: That does it.
-            sampler: That the page begins with; None for the fast one where the network has it.
+            sampler: That the page begins with; None for the one that the network is best used with.
         """
         self._editor, self._sampler = editor, sampler
 
@@ -213,17 +209,16 @@ class Painter:
         some = {} if without or not names else {"class_label": names[0]}
         if config.told_text:
             some = {"prompt": ""}
-        sampler, steps = self._default_sampler(some)
+        usual = self._editor.means(t0=0.5, sampler=self._sampler, **some).edit
         return {
             "image_size": config.image_size,
-            "num_timesteps": config.diffusion.num_timesteps,
             "classes": names,
             "without_class": without,
             "told_text": config.told_text,
-            "guidance": self._editor.means(**some).edit.guidance_scale,
+            "guidance": usual.guidance_scale,
             "samplers": [name for name in SAMPLERS if self._can(sampler=name, **some)],
-            "sampler": sampler,
-            "steps": min(steps, config.diffusion.num_timesteps),
+            "sampler": usual.sampler,
+            "calls": usual.calls,
             **self._editor.named,
         }
 
@@ -234,13 +229,6 @@ class Painter:
             return False
         return True
 
-    def _default_sampler(self, options: dict[str, Any]) -> tuple[str, int]:
-        """Return the sampler that the page begins with, and the steps of the whole process."""
-        config = self._editor.config
-        has_table = config.diffusion.process == "vp" and not config.told_text
-        edit = self._editor.means(sampler=self._sampler or (FAST if has_table else None), **options).edit
-        return edit.sampler, edit.respace_steps or (_FAST_STEPS if edit.sampler == FAST else _STEPS)
-
     def plan(self, wanted: Wanted) -> Plan:
         """Check what is asked for.
 
@@ -249,7 +237,7 @@ class Painter:
         """
         options = {
             "t0": wanted.t0,
-            "respace_steps": wanted.steps,
+            "calls": wanted.calls,
             "seed": wanted.seed,
             "sampler": wanted.sampler or self._sampler,
             "region": "mask" if wanted.region else None,
@@ -258,7 +246,7 @@ class Painter:
             "guidance_scale": wanted.guidance_scale,
             "mask_feather": wanted.mask_feather if wanted.mask is not None else 0.0,
         }
-        return Plan(wanted, options, max(self._editor.means(**options).levels))
+        return Plan(wanted, options, self._editor.means(**options).starts[0].level)
 
     def edit(self, plan: Plan, step: Step) -> bytes:
         """Do an edit.

@@ -11,7 +11,7 @@ from diffusions.trajectory import Trajectory, frames
 from utils import log
 from utils.images import Prompt
 from utils.jobs import Item, Result, item_noise
-from utils.sampling import Guide, Tick, name_level, ticking
+from utils.sampling import Guide, Start, Tick, name_level, ticking
 from utils.settings import Edit
 
 
@@ -21,23 +21,23 @@ class EditBatch:
     def __init__(
         self,
         edit: Edit,
-        process: Process,
+        starts: list[Start],
+        searched: Process | None,
         guide: Guide,
-        levels: dict[int, str],
         told: Mapping[str, str | Prompt],
         tick: Tick | None = None,
     ):
         """
         Args:
             edit: The settings.
-            process: The sampler.
+            starts: To edit from; none with auto_t0.
+            searched: The sampler whose levels auto_t0 tries.
             guide: The network, and what guides it.
-            levels: To edit from, each with the folder of its results; none with auto_t0.
             told: Name of the class of an input's results, or its prompt, by the input's name; none for no
                 class.
             tick: Called before each step.
         """
-        self.edit, self.process, self.guide, self.levels = edit, process, guide, levels
+        self.edit, self.starts, self.searched, self.guide = edit, starts, searched, guide
         self.told, self.tick, self.space = told, tick, guide.network.space
 
     def __call__(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
@@ -45,8 +45,8 @@ class EditBatch:
         tensors = tensors | self._in_space(tensors)
         if self.edit.auto_t0:
             return self._edit_within(items, tensors)
-        by_level = [self._edit_from(level, items, tensors) for level in self.levels]
-        return [list(row) for row in zip(*by_level, strict=True)]
+        by_start = [self._edit_from(start, items, tensors) for start in self.starts]
+        return [list(row) for row in zip(*by_start, strict=True)]
 
     def _in_space(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what the network works on, and where it may change that and how far."""
@@ -54,13 +54,13 @@ class EditBatch:
         return {f"own_{key}": to[key](tensor) for key, tensor in tensors.items()}
 
     def _edit(
-        self, level: int, items: list[Item], tensors: dict[str, Tensor], way: Look | None = None
+        self, start: Start, items: list[Item], tensors: dict[str, Tensor], way: Look | None = None
     ) -> Tensor:
         guide, images = tensors["own_image"], tensors["image"]
         bound = self.guide.bind([self.told.get(item.name) for item in items])
-        process = self.process.guided(bound.gradient).watched(ticking(self.tick, way))
+        process = start.process.guided(bound.gradient).watched(ticking(self.tick, way))
         edited = edit(
-            *(process, bound.guided, guide, level, item_noise(self.edit, items, guide)),
+            *(process, bound.guided, guide, start.level, item_noise(self.edit, items, guide)),
             mask=tensors.get("own_mask"),
             strength=tensors.get("own_strength"),
             fixed_noise=self.edit.mask_noise == "fixed",
@@ -69,33 +69,36 @@ class EditBatch:
         made = self.space.decode(edited, images.shape[2:])
         return self.space.keep(made, images, tensors.get("mask"), tensors.get("strength"))
 
-    def _edit_from(self, level: int, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
+    def _edit_from(self, start: Start, items: list[Item], tensors: dict[str, Tensor]) -> list[Result]:
         guide, noised, size = tensors["own_image"], [None] * len(items), tensors["image"].shape[2:]
+        process, level = start.process, start.level
         if self.edit.comparison:  # with the first noise that edit draws
-            noised = self.process.diffuse(guide, level, item_noise(self.edit, items, guide)())
-            noised = self.space.decode(self.process.shown(noised, level), size)
+            noised = process.diffuse(guide, level, item_noise(self.edit, items, guide)())
+            noised = self.space.decode(process.shown(noised, level), size)
         num_frames = self.edit.trajectory or 1  # the last is the result
-        way = Trajectory(self.process, num_frames - 1, self.edit.repeats * level)
-        edited = self._edit(level, items, tensors, way)
+        way = Trajectory(process, num_frames - 1, self.edit.repeats * level)
+        edited = self._edit(start, items, tensors, way)
         way.states = [self.space.decode(state, size) for state in way.states]
         ways = frames(edited, way) if self.edit.trajectory else [None] * len(items)
-        names = [*(name_level(self.process, reached) for reached in way.levels), "result"]
-        own = {"folder": self.levels[level], "frame_labels": names}
+        names = [*(name_level(process, reached) for reached in way.levels), "result"]
+        own = {"folder": start.folder, "frame_labels": names}
         return [
-            Result(x, z, trajectory=way, notes=self._notes(level, item), **own)
+            Result(x, z, trajectory=way, notes=self._notes(start, item), **own)
             for item, x, z, way in zip(items, edited, noised, ways, strict=True)
         ]
 
     def _edit_within(self, items: list[Item], tensors: dict[str, Tensor]) -> list[list[Result]]:
+        process = self.searched
+
         def edit_rows(rows, level):
             part = {key: tensor[rows] for key, tensor in tensors.items()}
-            return self._edit(level, [items[row] for row in rows], part)
+            return self._edit(Start(process, level), [items[row] for row in rows], part)
 
         def distances(rows, edited):
             mask = tensors.get("mask")
             return distance(edited, tensors["image"][rows], None if mask is None else mask[rows])
 
-        limit, num_levels = self.edit.faithfulness, self.process.num_steps
+        limit, num_levels = self.edit.faithfulness, process.num_steps
         found = edit_within(edit_rows, distances, tensors["image"], num_levels, limit)
         results = []
         for item, edited, level, value in zip(items, *found, strict=True):
@@ -104,16 +107,17 @@ class EditBatch:
                 results.append([Result(edited, problem=problem)])
                 continue
             log.log.info(f"{item.target}: level {level} of {num_levels}, difference {value:.4f}")
-            notes = {**self._notes(level, item), "difference": round(value, 6)}
+            notes = {**self._notes(Start(process, level), item), "difference": round(value, 6)}
             results.append([Result(edited, notes=notes)])
         return results
 
-    def _notes(self, level: int, item: Item) -> dict[str, object]:
+    def _notes(self, start: Start, item: Item) -> dict[str, object]:
         return {
             **self.guide.guidance.note(self.told.get(item.name)),
-            "edit_steps": level,
-            "t0": round(self.process.t0_at(level), 6),
-            "sigma": _in_json(self.process.sigma(level)),
+            "timesteps": start.process.num_steps,
+            "edit_steps": start.level,
+            "t0": round(start.t0, 6),
+            "sigma": _in_json(start.sigma),
         }
 
 

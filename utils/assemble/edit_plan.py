@@ -21,24 +21,24 @@ from utils.sampling import (
     Network,
     Retrying,
     Sizing,
+    Start,
     TextGuidance,
     Tick,
     Trained,
     check_place,
-    choose_levels,
     complete,
-    counts_below_start,
-    describe_levels,
+    describe_starts,
+    edit_calls,
     find_network,
     find_sizes,
     find_sizing,
+    find_starts,
     load_network,
     make_guidance,
     make_process,
     read_timesteps,
     read_trained,
     refuse_text,
-    start_timesteps,
 )
 from utils.settings import Edit
 
@@ -52,28 +52,33 @@ class EditMeans:
     edit: Edit
     chosen: Chosen
     config: Config
-    timesteps: list[float]
-    process: Process
+    starts: list[Start]
+    """To edit from; none with auto_t0."""
+    searched: Process | None
+    """The sampler whose levels auto_t0 tries."""
     guidance: Guidance | TextGuidance
-    levels: dict[int, str]
-    """To edit from, each with the folder of its results; none with auto_t0."""
     sizing: Sizing
     upsampler: Upsampler | None
     """The second stage, None for results of the network's own size."""
 
+    @property
+    def processes(self) -> list[Process]:
+        """Those of the starts, each once, or that of auto_t0."""
+        return list({id(x): x for x in [start.process for start in self.starts] or [self.searched]}.values())
+
     def calls_from(self, level: int) -> int:
         """Network evaluations for an image, or a tile of one, that is edited from a level."""
-        down = 2 * level - 1 if self.edit.sampler == "heun" else level
-        correcting = level * (self.edit.corrector_steps or 0)
-        return self.edit.repeats * (down * self.guidance.calls_per_step + correcting)
+        return self.edit.repeats * edit_calls(self.edit, level, self.guidance.calls_per_step)
 
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image or a tile, estimated where the level is searched for."""
-        num_steps = self.process.num_steps
-        searched = round(num_steps * math.log2(num_steps + 1) / 2)
+        levels = [start.level for start in self.starts]
+        if self.searched:
+            num_steps = self.searched.num_steps
+            levels = [round(num_steps * math.log2(num_steps + 1) / 2)]
         second = self.upsampler.num_calls if self.upsampler else 0
-        return sum(map(self.calls_from, self.levels or [searched])) + second
+        return sum(map(self.calls_from, levels)) + second
 
     def parameters(self, masked: bool) -> dict[str, object]:
         """Return what the PNG files record of the method, with or without masks."""
@@ -83,7 +88,8 @@ class EditMeans:
         names += ("corrector_steps", "snr") if edit.corrector_steps else ()
         return {
             "sampler": edit.sampler,
-            "var_type": getattr(self.process, "var_type", None),
+            **({"calls": edit.calls} if edit.calls else {}),
+            "var_type": getattr(self.processes[0], "var_type", None),
             "repeats": edit.repeats,
             "mask": masked,
             "strength": bool(edit.strength_dir),
@@ -108,15 +114,14 @@ def find_means(
         ValueError: Settings that do not go together or with the network.
     """
     edit = complete(edit, config)
-    below_start = counts_below_start(edit, config)
-    timesteps = start_timesteps(edit, trained) if below_start else read_timesteps(edit, trained, None)
-    process = make_process(edit, config, trained, timesteps)
     guidance = make_guidance(edit, chosen, config, list(dict.fromkeys(told.values())))
-    levels = choose_levels(edit, process)
+    starts = find_starts(edit, config, trained, guidance.calls_per_step)
+    whole = partial(make_process, edit, config, trained)
+    searched = whole(read_timesteps(edit, trained, None)) if edit.auto_t0 else None
     upsampler = find_upsampler(edit, chosen, told)
     largest = {"upsample": upsampler.config} if upsampler else {"weights": config}
     sizing = find_sizing(edit, largest | guidance.configs)
-    return EditMeans(edit, chosen, config, timesteps, process, guidance, levels, sizing, upsampler)
+    return EditMeans(edit, chosen, config, starts, searched, guidance, sizing, upsampler)
 
 
 def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
@@ -143,10 +148,10 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
         running=running,
         chosen=chosen,
         config=config,
-        timesteps=means.timesteps,
+        timesteps=[timestep for process in means.processes for timestep in process.timesteps],
         items=items,
         reader=reader,
-        folders=tuple(means.levels.values()) or ("",),
+        folders=tuple(start.folder for start in means.starts) or ("",),
         num_calls=round(means.num_calls * sizing.calls(seen.values())),
         lines=_describe(means, seen, len(names), len(items), reader.missing(names)),
         parameters=means.parameters(masked=reader.masks is not None),
@@ -204,7 +209,7 @@ def build(
     network = network or load_network(means.config, means.chosen.main.weights, launch)
     tiles = means.sizing.tiles(most or launch.micro_batch)
     guide = means.guidance.load(network.by(tiles), launch)
-    batch = EditBatch(means.edit, means.process, guide, means.levels, told, tick)
+    batch = EditBatch(means.edit, means.starts, means.searched, guide, told, tick)
     if means.upsampler is None:
         return Retrying(batch, tiles) if tiles else batch, guide.modules
     both, modules = means.upsampler.load(batch, means.config.image_size, launch, told, tick)
@@ -238,9 +243,9 @@ def read_told(
 
 def _warn(means: EditMeans) -> None:
     """Say how far the edits go, and when the variance of the steps will show in them."""
-    process = means.process
-    for line in describe_levels(means.edit, process):
+    for line in describe_starts(means.edit, means.starts):
         log.once(line)
+    process = means.processes[0]
     preserving = process.levels[-1].signal < 1
     if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:
         log.once("warning: fixed_large leaves noise in images at few steps, prefer fixed_small")
@@ -250,17 +255,21 @@ def _describe(
     means: EditMeans, seen: dict[str, tuple[int, int]], num_inputs: int, num_items: int, missing: list[str]
 ) -> list[str]:
     """Say what a run would do."""
-    process, (at, *small) = means.process, means.sizing.describe(seen)
+    at, *small = means.sizing.describe(seen)
     calls = means.sizing.calls(seen.values())
-    num_results = num_items * max(1, len(means.levels))
+    num_results = num_items * max(1, len(means.starts))
     what = "images, the parts around their masks" if means.edit.region else "images"
     lines = [f"{num_inputs} {what} {at}, {num_results} results", *small, *missing]
     if means.edit.auto_t0:
         limit = means.edit.faithfulness
-        return [*lines, f"up to level {process.num_steps}, as far as the difference stays within {limit}"]
+        return [
+            *lines,
+            f"up to level {means.searched.num_steps}, as far as the difference stays within {limit}",
+        ]
     return lines + [
-        f"level {level} of {process.num_steps}: t0 {process.t0_at(level):g}, timestep "
-        f"{process.timesteps[level - 1]:g} of {process.num_timesteps}, sigma {process.sigma(level):.4g}, "
-        f"{round(calls * means.calls_from(level))} network evaluations an image"
-        for level in means.levels
+        f"level {start.level} of {start.process.num_steps}: t0 {start.t0:g}, timestep "
+        f"{start.process.timesteps[start.level - 1]:g} of {start.process.num_timesteps}, "
+        f"sigma {start.sigma:.4g}, "
+        f"{round(calls * means.calls_from(start.level))} network evaluations an image"
+        for start in means.starts
     ]

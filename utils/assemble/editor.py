@@ -94,7 +94,7 @@ class Editor(OnLoaded):
             [
                 finished
                 for sample in samples
-                for finished in finish_all(one, sample, max(1, len(means.levels)))
+                for finished in finish_all(one, sample, max(1, len(means.starts)))
             ]
             for one, samples in zip(read, done, strict=True)
         ]
@@ -126,7 +126,7 @@ class Editor(OnLoaded):
         [[done]] = self._run(means, [name], [read], callback)
         asked, config = self._loaded.asked, self._loaded.chosen.main.config
         digest = self._loaded.weights_sha256
-        parameters = record(TITLE, asked, config, means.edit, means.timesteps, digest)
+        parameters = record(TITLE, asked, config, means.edit, digest)
         parameters |= means.parameters(masked=mask is not None)
         dtypes = [dtype for _, dtype in done] or [self._loaded.launch.dtype]
         notes = {"precision": str(dtypes[0]).removeprefix("torch.")}
@@ -168,7 +168,9 @@ class Editor(OnLoaded):
         }
         items = list(rows)
         batches = loaded.batches(list(rows.values()), means.sizing)
-        tick = callback and Counter(callback, edit.repeats * sum(means.levels) * len(batches) or None)
+        tick = callback and Counter(
+            callback, edit.repeats * sum(start.level for start in means.starts) * len(batches) or None
+        )
         told = _told(edit, self.config, names)
 
         def made(launch: jobs.Launch):

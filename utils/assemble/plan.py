@@ -102,7 +102,7 @@ class Plan:
 
     def _writer(self, weights_sha256: str) -> jobs.Writer:
         method, config = self.method, self.chosen.main.config
-        recorded = record(self.title, self.network, config, method, self.timesteps, weights_sha256)
+        recorded = record(self.title, self.network, config, method, weights_sha256)
         recorded |= self.parameters
         return jobs.Writer(
             comparison=method.comparison,
@@ -153,7 +153,6 @@ def record(
     network: settings.Network,
     config: Path,
     method: settings.Method,
-    timesteps: list[float],
     weights_sha256: str,
 ) -> dict[str, object]:
     """Return what the files record of either method.
@@ -163,7 +162,6 @@ def record(
         network: As it was asked for.
         config: File of the config that it has.
         method: What is made with it.
-        timesteps: That are kept.
         weights_sha256: Of their file, as many are called model.safetensors.
     """
     changed = {"set": list(network.overrides)} if network.overrides else {}
@@ -180,6 +178,5 @@ def record(
         "seed": method.seed,
         **({} if method.noise_by == "name" else {"noise_by": method.noise_by}),
         "respace_type": method.respace_type,
-        "timesteps": len(timesteps),
         "fit": method.fit,
     }

@@ -27,7 +27,9 @@ from utils.sampling import (
     check_place,
     check_same_images,
     complete,
+    decoding_calls,
     describe_loss,
+    encoding_calls,
     find_network,
     find_sizes,
     find_sizing,
@@ -40,11 +42,12 @@ from utils.sampling import (
     read_trained,
     refuse_text,
     tell,
+    translation_steps,
     unconditional_label,
 )
 from utils.settings import Translate
 
-TITLE, _STEPS = "DDIB", 100
+TITLE = "DDIB"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Ends:
         return {
             **second,
             "solver": self.translate.solver,
+            "timesteps": len(self.timesteps),
             "inversion": self.translate.inversion,
             **self.guidance.parameters,
         }
@@ -101,14 +105,13 @@ class Ends:
     @property
     def num_calls(self) -> int:
         """Estimate the network evaluations of an image or tile for plan and progress; a run counts them."""
-        solver, translate = self.translate.solver, self.translate
-        up = {"heun": 2, "dpm-solver++": 2}.get(solver, 4 if translate.inversion == "fixed_point" else 1)
-        down = 2 if solver == "heun" else 1
+        translate, num_steps = self.translate, self.up[0].num_steps
+        up, down = encoding_calls(translate, num_steps), decoding_calls(translate, num_steps, 1)
         num_targets = len(self.folders)
         calls = num_targets * down * self.guidance.calls_per_step + (0 if translate.from_latents else up)
         if translate.cycle:
             calls += down + num_targets * (up + down)
-        return self.up[0].num_steps * calls
+        return calls
 
 
 def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[Ends, Trained]:
@@ -119,15 +122,16 @@ def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[End
     """
     trained, config_B = read_trained(config), config
     translate = complete(translate, config)
-    timesteps = read_timesteps(translate, trained, default_steps=_STEPS)
-    up = down = make_solver(translate, trained, timesteps)
     if chosen.other:
         config_B = read_config(chosen.other.config)
         check_same_images("--config_B", config_B, "--config", config)
+    guidance = make_guidance(translate, chosen, config_B, read_targets(translate, config_B))
+    timesteps = read_timesteps(translate, trained, translation_steps(translate, guidance.calls_per_step))
+    up = down = make_solver(translate, trained, timesteps)
+    if chosen.other:
         trained_B, encoder = read_trained(config_B), up[0]
         sigmas = [encoder.sigma(level) for level in range(1, encoder.num_steps + 1)]
         down = make_solver(translate, trained_B, match_timesteps(trained_B.schedule, sigmas))
-    guidance = make_guidance(translate, chosen, config_B, read_targets(translate, config_B))
     other = {"weights_B": config_B} if chosen.other else {}
     sizing = find_sizing(translate, {"weights": config} | other | guidance.configs)
     return Ends(translate, chosen, config, config_B, timesteps, up, down, guidance, sizing), trained

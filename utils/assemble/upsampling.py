@@ -7,20 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusions.process import Process
 from utils import images, jobs
 from utils.assemble.edit_batch import EditBatch
 from utils.config import Config
 from utils.sampling import (
     Chosen,
+    Start,
     TextGuidance,
     TextGuide,
     Tick,
-    choose_levels,
+    edit_calls,
+    find_starts,
     load_network,
-    make_process,
     read_config,
-    read_timesteps,
     read_trained,
 )
 from utils.settings import Edit
@@ -33,15 +32,14 @@ class Upsampler:
     edit: Edit
     chosen: Chosen
     config: Config
-    process: Process
+    starts: list[Start]
+    """To edit from."""
     guidance: TextGuidance
-    levels: dict[int, str]
-    """To edit from, each with the folder of its results."""
 
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image."""
-        return self.edit.repeats * sum(self.levels)
+        return self.edit.repeats * sum(edit_calls(self.edit, start.level, 1) for start in self.starts)
 
     def load(
         self,
@@ -84,9 +82,9 @@ def find_upsampler(edit: Edit, chosen: Chosen, told: Mapping[str, images.Prompt]
         raise ValueError(f"--upsample {chosen.upsample.config}: this network is shown no small picture")
     edit = replace(edit, guidance_scale=1.0, negative_prompt=None)
     trained = read_trained(config)
-    process = make_process(edit, config, trained, read_timesteps(edit, trained, None))
+    starts = find_starts(edit, config, trained, 1)
     guidance = TextGuidance(edit, chosen, config, [images.Prompt(prompt.text) for prompt in told.values()])
-    return Upsampler(edit, chosen, config, process, guidance, choose_levels(edit, process))
+    return Upsampler(edit, chosen, config, starts, guidance)
 
 
 class Upsampling:
@@ -110,12 +108,11 @@ class Upsampling:
         size = (self._side, self._side)
         tiny = {key: F.interpolate(tensor, size, mode="area") for key, tensor in tensors.items()}
         first = self._small(items, tiny)
-        by_level = []
-        for index, (level, folder) in enumerate(self._upsampler.levels.items()):
+        by_start = []
+        for index, start in enumerate(self._upsampler.starts):
             small = torch.stack([results[index].image for results in first])
             batch = EditBatch(
-                *(self._upsampler.edit, self._upsampler.process, self._guide.shown(small), {level: folder}),
-                *(self._told, self._tick),
+                *(self._upsampler.edit, [start], None, self._guide.shown(small), self._told, self._tick),
             )
-            by_level.append([results[0] for results in batch(items, tensors)])
-        return [list(row) for row in zip(*by_level, strict=True)]
+            by_start.append([results[0] for results in batch(items, tensors)])
+        return [list(row) for row in zip(*by_start, strict=True)]

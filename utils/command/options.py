@@ -21,8 +21,8 @@ GROUPS = {
     "class": ("class_label", "class_A", "class_B", "weights_B", "config_B", "offload"),
     "text": ("prompt", "prompt_file", "prompt_A", "prompt_B", "negative_prompt", "upsample"),
     "sampling": (
-        *("seed", "noise_by", "sampler", "solver", "inversion", "respace_steps", "respace_type", "var_type"),
-        *("corrector_steps", "snr", "samples", "repeats"),
+        *("seed", "noise_by", "sampler", "solver", "inversion", "calls", "respace_steps", "respace_type"),
+        *("var_type", "corrector_steps", "snr", "samples", "repeats"),
     ),
     "where a picture may change": (
         *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise"),
@@ -40,7 +40,8 @@ MEANINGS = {
     **dict.fromkeys(("input", "inputs", "images", "image", "in", "init_image", "init_img"), "input_dir"),
     **dict.fromkeys(("output", "out", "output_dir", "out_dir", "outdir", "results", "save"), "save_dir"),
     **dict.fromkeys(("model", "checkpoint", "ckpt", "model_path", "weight", "pretrained"), "weights"),
-    **dict.fromkeys(("steps", "num_steps", "num_inference_steps", "ddim_steps", "nfe"), "respace_steps"),
+    **dict.fromkeys(("steps", "num_steps", "num_inference_steps", "ddim_steps"), "respace_steps"),
+    **dict.fromkeys(("nfe", "num_calls", "budget"), "calls"),
     **dict.fromkeys(("batch", "batch_size", "bs"), "micro_batch"),
     **dict.fromkeys(("cfg", "cfg_scale", "guidance", "scale", "w"), "guidance_scale"),
     **dict.fromkeys(("dtype", "fp16", "bf16", "half", "amp", "mixed_precision"), "precision"),

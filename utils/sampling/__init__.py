@@ -1,7 +1,7 @@
 """From a config to what samples: processes and levels, networks, guidance."""
 
+from utils.sampling.budget import decoding_calls, edit_calls, encoding_calls, translation_steps
 from utils.sampling.guidance import Guidance, Guide
-from utils.sampling.levels import choose_levels, describe_levels, name_level
 from utils.sampling.networks import (
     Chosen,
     Network,
@@ -16,19 +16,19 @@ from utils.sampling.networks import (
 from utils.sampling.processes import (
     SAMPLERS,
     Trained,
+    choose_timesteps,
     complete,
-    counts_below_start,
     make_process,
     make_solver,
     read_config,
     read_timesteps,
     read_trained,
-    start_timesteps,
     trained_alphas,
 )
 from utils.sampling.returning import describe_loss
 from utils.sampling.sizing import Retrying, Sizing, check_place, find_sizes, find_sizing
 from utils.sampling.spaces import PixelSpace
+from utils.sampling.starts import Start, describe_starts, find_starts, name_level
 from utils.sampling.texts import TextGuidance, TextGuide, make_guidance, refuse_text, tell
 from utils.sampling.tick import Tick, ticking
 
@@ -41,6 +41,7 @@ __all__ = [
     "PixelSpace",
     "Retrying",
     "Sizing",
+    "Start",
     "Swap",
     "TextGuidance",
     "TextGuide",
@@ -48,14 +49,17 @@ __all__ = [
     "Trained",
     "check_place",
     "check_same_images",
-    "choose_levels",
+    "choose_timesteps",
     "complete",
-    "counts_below_start",
-    "describe_levels",
+    "decoding_calls",
     "describe_loss",
+    "describe_starts",
+    "edit_calls",
+    "encoding_calls",
     "find_network",
     "find_sizes",
     "find_sizing",
+    "find_starts",
     "load_network",
     "make_guidance",
     "make_process",
@@ -67,9 +71,9 @@ __all__ = [
     "read_trained",
     "refuse_text",
     "settle",
-    "start_timesteps",
     "tell",
     "ticking",
     "trained_alphas",
+    "translation_steps",
     "unconditional_label",
 ]

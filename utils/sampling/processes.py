@@ -39,9 +39,11 @@ from utils import pipelines, settings, weights
 from utils.config import Config
 
 KARRAS, CONSISTENCY = "karras", "consistency"
-_KARRAS_STEPS, _CONSISTENCY_CALLS, _DISTILLED_CALLS, _TEXT_STEPS = 18, 2, 4, 25
-_GLIDE_SCALE, _GLIDE_STEPS = 3.0, 100
-"""Where nothing is said: of networks that know any sigma, of those that are told a text."""
+_EDIT_CALLS, _TEXT_CALLS, _DISTILLED_CALLS, _CONSISTENCY_CALLS = 25, 40, 4, 2
+"""Of an edit from a t0 or sigma0, where nothing is said: those of a text are two by two."""
+_TRANSLATION_CALLS = 100
+_SEARCH_STEPS, _KARRAS_STEPS, _TEXT_STEPS, _GLIDE_SCALE = 50, 18, 25, 3.0
+"""Where nothing is said: with auto_t0, of networks that know any sigma, of those that are told a text."""
 M = TypeVar("M", bound=settings.Method)
 SAMPLERS: dict[str, Callable[..., Process]] = {
     "ddim": DDIM,
@@ -163,46 +165,65 @@ def complete(method: M, config: Config) -> M:
     Raises:
         ValueError: A sampler of consistency models, for another network.
     """
-    is_pipeline = isinstance(config, pipelines.PipelineConfig)
-    implied = _implied_by_folder(method, config) if is_pipeline else _implied(method, config)
-    if isinstance(method, settings.Edit) and method.sampler == CONSISTENCY != implied["sampler"]:
+    scale = getattr(config, "guidance_scale", _GLIDE_SCALE if config.told_text else 1.0)
+    spacing = KARRAS if _knows_all(config) else method.spacing
+    implied: dict[str, object] = {"respace_type": spacing, "guidance_scale": scale}
+    says_steps = bool(method.respace_steps or method.respace_type not in (None, *settings.COUNTED))
+    if isinstance(method, settings.Edit):
+        return _complete_edit(method, config, implied, says_steps)
+    in_latents = isinstance(config, pipelines.PipelineConfig)
+    implied["solver"] = "ddim" if in_latents or method.inversion else "heun"
+    if in_latents and method.solver in (None, "ddim"):
+        implied |= {"inversion": "fixed_point", "respace_steps": None if method.calls else _TEXT_STEPS}
+    elif not says_steps:
+        implied["calls"] = _TRANSLATION_CALLS
+    return _filled(method, implied)
+
+
+def _complete_edit(
+    edit: settings.Edit, config: Config, implied: dict[str, object], says_steps: bool
+) -> settings.Edit:
+    implied = {"sampler": _usual_sampler(edit, config), **implied}
+    if edit.sampler == CONSISTENCY != implied["sampler"]:
         others = ", ".join(name for name in settings.SAMPLERS if name != CONSISTENCY)
         raise ValueError(f"--sampler {CONSISTENCY}: this network is no consistency model; give {others}")
-    if getattr(method, "solver", "ddim") != "ddim":
-        implied.pop("inversion", None)
+    if (edit.t0 or edit.sigma0) and not says_steps:
+        implied["calls"] = _usual_calls(config)
+    elif _knows_all(config):
+        implied["respace_steps"] = _KARRAS_STEPS
+    elif isinstance(config, pipelines.PipelineConfig):
+        implied["respace_steps"] = _TEXT_STEPS
+    elif edit.auto_t0 and not says_steps:
+        implied["respace_steps"] = _SEARCH_STEPS
+    return _filled(edit, implied)
+
+
+def _filled(method: M, implied: dict[str, object]) -> M:
+    """Return settings with these in place of what was not said."""
     return replace(method, **{name: x for name, x in implied.items() if getattr(method, name) is None})
 
 
-def _implied(method: settings.Method, config: Config) -> dict[str, object]:
-    """Return what the config of a network of pictures implies."""
-    knows_all = config.diffusion.process in ("edm", "vp_sde")
-    implied: dict[str, object] = {"respace_type": method.spacing, "guidance_scale": 1.0}
-    if config.told_text:
-        implied |= {"guidance_scale": _GLIDE_SCALE, "respace_steps": _GLIDE_STEPS}
-    if isinstance(method, settings.Edit):
-        if config.diffusion.preconditioning == CONSISTENCY:
-            return implied | {"sampler": CONSISTENCY, "respace_steps": _CONSISTENCY_CALLS}
-        implied["sampler"] = "heun" if knows_all else "ddpm"
-    return implied | ({"respace_type": KARRAS, "respace_steps": _KARRAS_STEPS} if knows_all else {})
+def _knows_all(config: Config) -> bool:
+    """Whether a network is told the noise itself, of which it knows any."""
+    return config.diffusion.process in ("edm", "vp_sde")
 
 
-def _implied_by_folder(method: settings.Method, config: pipelines.PipelineConfig) -> dict[str, object]:
-    """Return what a folder that makes pictures from text implies."""
-    implied: dict[str, object] = {
-        "respace_type": method.spacing,
-        "respace_steps": _TEXT_STEPS,
-        "guidance_scale": config.guidance_scale,
-    }
-    if isinstance(method, settings.Translate):
-        return implied | {"inversion": "fixed_point"}
-    implied["sampler"] = config.sampler
-    return implied | ({"respace_steps": _DISTILLED_CALLS} if config.few_calls else {})
+def _usual_sampler(edit: settings.Edit, config: Config) -> str:
+    """Return the sampler of an edit where nothing is said."""
+    if isinstance(config, pipelines.PipelineConfig):
+        return config.sampler
+    if config.diffusion.preconditioning == CONSISTENCY:
+        return CONSISTENCY
+    return "ddpm" if edit.var_type or edit.corrector_steps else "sde-dpm-solver++"
 
 
-def counts_below_start(edit: settings.Edit, config: Config) -> bool:
-    """Whether all --respace_steps lie below the start of an edit: of networks that need few calls."""
-    distilled = edit.sampler == CONSISTENCY or getattr(config, "few_calls", False)
-    return bool(distilled and (edit.t0 or edit.sigma0))
+def _usual_calls(config: Config) -> int:
+    """Return the network evaluations of an edit from a t0 or sigma0 where nothing is said."""
+    if config.diffusion.preconditioning == CONSISTENCY:
+        return _CONSISTENCY_CALLS
+    if getattr(config, "few_calls", False):
+        return _DISTILLED_CALLS
+    return _TEXT_CALLS if config.told_text else _EDIT_CALLS
 
 
 def read_timesteps(method: settings.Method, trained: Trained, default_steps: int | None) -> list[float]:
@@ -218,35 +239,26 @@ def read_timesteps(method: settings.Method, trained: Trained, default_steps: int
         ValueError: The respacing is not possible.
     """
     name, schedule = method.respace_type, trained.schedule
-    counted = name in settings.RESPACE_TYPES and name != "none"
-    num_steps = method.respace_steps or (default_steps if counted else None)
-    return _choose(name, schedule, schedule.num_timesteps, num_steps)
+    num_steps = method.respace_steps or (default_steps if name in settings.COUNTED else None)
+    return choose_timesteps(name, schedule, schedule.num_timesteps, num_steps)
 
 
-def _choose(name: str, schedule: Schedule, num_timesteps: int, num_steps: int | None) -> list[float]:
-    """Choose from the first timesteps of a schedule."""
+def choose_timesteps(name: str, schedule: Schedule, num_timesteps: int, num_steps: int | None) -> list[float]:
+    """Choose from the first timesteps of a schedule.
+
+    Args:
+        name: A --respace_type.
+        schedule: What the network was trained with.
+        num_timesteps: How many to choose from.
+        num_steps: How many to keep, None for all or what the name says.
+
+    Raises:
+        ValueError: The respacing is not possible.
+    """
     if name != KARRAS:
         return respace(name, num_timesteps, num_steps)
     ends = (level.sigma for level in schedule.levels([0, num_timesteps - 1]))
     return match_timesteps(schedule, karras_sigmas(*ends, num_steps or num_timesteps))
-
-
-def start_timesteps(edit: settings.Edit, trained: Trained) -> list[float]:
-    """Choose the timesteps of an edit by a network of few calls: all --respace_steps below its start.
-
-    Raises:
-        ValueError: Several starts, or a respacing that is not possible.
-    """
-    schedule = trained.schedule
-    starts = [*edit.t0, *edit.sigma0]
-    if len(starts) > 1:
-        raise ValueError(
-            f"the --respace_steps of this network lie below one start, found {len(starts)}; run once for "
-            "each, or give --edit_steps"
-        )
-    every = Process(schedule, range(schedule.num_timesteps), trained.prediction)
-    level = every.level_at(starts[0]) if edit.t0 else every.level_of(starts[0])
-    return _choose(edit.respace_type, schedule, level, min(edit.respace_steps, level))
 
 
 def make_process(edit: settings.Edit, config: Config, trained: Trained, timesteps: list[float]) -> Process:

@@ -42,7 +42,11 @@ def describe_loss(
         return None
     num_steps = min(max(25, len(timesteps)), config.diffusion.num_timesteps)
     spacing = KARRAS if translate.respace_type == KARRAS else translate.spacing
-    better = replace(translate, solver="heun", inversion=None, respace_type=spacing, respace_steps=num_steps)
+    better = replace(
+        translate,
+        **{"solver": "heun", "inversion": None, "calls": None},
+        **{"respace_type": spacing, "respace_steps": num_steps},
+    )
     kept = _loss(*make_solver(better, trained, read_timesteps(better, trained, None)), config)
     return (
         f"note: A to A may come back changed: these steps lose about {loss:.2g} on [-1, 1] by closed form, "

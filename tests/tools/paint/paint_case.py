@@ -41,7 +41,7 @@ def left_half(side: int = 40) -> Image.Image:
 def body(**changes) -> dict:
     """What the page sends; None takes an entry away."""
     usual = {"name": "painting", "guide": base64.b64encode(png(painting())).decode()}
-    usual |= {"t0": 0.5, "steps": 10, "seed": 0}
+    usual |= {"t0": 0.5, "calls": 5, "seed": 0}
     return {key: value for key, value in {**usual, **changes}.items() if value is not None}
 
 

@@ -77,14 +77,14 @@ def client(painter):
     ("changes", "words"),
     [
         ({}, []),
-        ({"seed": 7, "t0": 0.3, "steps": 20, "name": "my picture"}, ["--seed", "7"]),
+        ({"seed": 7, "t0": 0.3, "calls": 6, "name": "my picture"}, ["--seed", "7"]),
         ({"mask": MASK}, []),
         ({"mask": MASK, "mask_feather": 3}, ["--mask_feather", "3"]),
         (
             {"class_label": "hen", "guidance_scale": 4},
             ["--class_label", "hen", "--guidance_scale", "4"],
         ),
-        ({"sampler": "sde-dpm-solver++", "steps": 20}, ["--sampler", "sde-dpm-solver++"]),
+        ({"sampler": "sde-dpm-solver++", "calls": 10}, ["--sampler", "sde-dpm-solver++"]),
         ({"mask": MASK, "region": True}, ["--region", "mask"]),
         ({"mask": MASK, "region": True, "guide": FINE}, ["--region", "mask"]),
     ],
@@ -93,7 +93,7 @@ def client(painter):
 def test_result_is_the_file_of_the_command(case, client, tmp_path, changes, words):
     found = client.result(**changes)
     asked = body(**changes)
-    words += ["--t0", str(asked["t0"]), "--respace_steps", str(asked["steps"])]
+    words += ["--t0", str(asked["t0"]), "--calls", str(asked["calls"])]
     for key, folder in (("guide", "guides"), ("mask", "masks")):
         if key in asked:
             (tmp_path / folder).mkdir()
@@ -182,7 +182,7 @@ def test_the_page_and_the_model(client):
     assert described["classes"] == ["cat", "dog", "hen"]
     assert described["image_size"] == 16
     assert described["without_class"] is True
-    assert (described["sampler"], described["steps"]) == ("sde-dpm-solver++", 20)
+    assert (described["sampler"], described["calls"]) == ("sde-dpm-solver++", 25)
     assert described["samplers"] == ["ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++"]
     status, headers, _ = client.ask("GET", "", prefix=client.prefix.rstrip("/"))
     assert (status, headers["location"]) == (307, client.prefix)
@@ -258,7 +258,8 @@ NONSENSE = {
     "truth": ({"t0": True}, "t0 True: of the wrong kind"),
     "fraction": ({"seed": 1.5}, "seed 1.5: of the wrong kind"),
     "negative": ({"seed": -1}, "seed -1: allowed is a whole number from 0"),
-    "steps": ({"steps": 101}, "101"),
+    "calls": ({"calls": 0}, "calls 0: allowed"),
+    "few calls": ({"calls": 1, "guidance_scale": 2, "class_label": "hen"}, "--calls 1: one step of this"),
     "class": ({"class_label": "dgo"}, "unknown class 'dgo' (did you mean dog?)"),
     "guidance": ({"guidance_scale": 4}, "guidance leads to a class"),
     "feather": ({"mask_feather": -1}, "mask_feather -1: allowed is 0 to 1024"),
@@ -440,7 +441,7 @@ def test_ctrl_c_ends_it_at_once_and_nothing_is_written(case, tmp_path, number):
     port, token = re.search(r"127\.0\.0\.1:(\d+)/([^/]+)/", process.stdout.readline()).groups()
     client = Client(int(port), token)
     client.result()
-    client.wait(client.submit(steps=100, t0=1)["id"], "running")
+    client.wait(client.submit(calls=100, t0=1)["id"], "running")
     start = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
@@ -455,6 +456,6 @@ def test_a_network_that_is_told_a_text_is_told_it():
         status, _, content = client.ask("GET", "model")
         model = json.loads(content)
         assert (status, model["told_text"], model["guidance"], model["image_size"]) == (200, True, 7.5, 32)
-        red = client.result(prompt="red", sampler=None, steps=4)
-        assert red != client.result(prompt="blue", sampler=None, steps=4)
+        red = client.result(prompt="red", sampler=None, calls=4)
+        assert red != client.result(prompt="blue", sampler=None, calls=4)
     assert json.loads(Image.open(io.BytesIO(red)).text["parameters"])["prompt"] == "red"

@@ -18,6 +18,7 @@ from utils.settings import Edit, Network, Translate
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMON = {
+    "--calls",
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
     *(
         "-h",
@@ -225,7 +226,7 @@ def test_help_typos_and_missing_paths_are_answered_before_torch_is_imported(word
     assert "argparse" in imported
     assert not imported & {"torch", "PIL", "accelerate", "numpy"}
     quickest = min(_seconds([sys.executable, *command[3:]]) for _ in range(3))
-    assert quickest < 0.3
+    assert quickest < 1  # measured 0.1, where torch alone takes 2 and more
 
 
 def _seconds(command):
