@@ -7,6 +7,7 @@ from diffusions.ddib import decode, encode, translate
 from diffusions.ddim import DDIM
 from diffusions.ddpm import DDPM
 from diffusions.dpm_solver import DPMSolver
+from diffusions.flow_edit import flow_edit
 from diffusions.guidance import classifier_free, classifier_free_at_once, classifier_gradient
 from diffusions.heun import Heun
 from diffusions.inversion import FixedPointInversion, SourceInversion
@@ -48,6 +49,7 @@ __all__ = [
     "edit",
     "edit_within",
     "encode",
+    "flow_edit",
     "from_unit_range",
     "karras_sigmas",
     "make_karras_schedule",

@@ -20,7 +20,12 @@ class Recording(NamedTuple):
 
 
 def cycle_translate(
-    process: DDPM, source_model: Model, target_model: Model, x_0: Tensor, noise: Noise
+    process: DDPM,
+    source_model: Model,
+    target_model: Model,
+    x_0: Tensor,
+    noise: Noise,
+    independent: bool = False,
 ) -> Tensor:
     """Translate images: find the noise that makes them with one model, use it with another.
 
@@ -30,14 +35,17 @@ def cycle_translate(
         target_model: The network of the wanted domain; called K times.
         x_0: Images, shape [B, C, ...], range [-1, 1].
         noise: Drawn from K times.
+        independent: See `record_noise`.
 
     Returns:
         Images, shape of x_0, at least float32. With the same model twice they are x_0 to rounding.
     """
-    return replay_noise(process, target_model, record_noise(process, source_model, x_0, noise))
+    return replay_noise(process, target_model, record_noise(process, source_model, x_0, noise, independent))
 
 
-def record_noise(process: DDPM, model: Model, x_0: Tensor, noise: Noise) -> Recording:
+def record_noise(
+    process: DDPM, model: Model, x_0: Tensor, noise: Noise, independent: bool = False
+) -> Recording:
     """Sample a way up from images, then read off the noise of the way down (the paper's DPM-Encoder, eq. 6).
 
     x_K, then x_{K-1} to x_1 come from q(x_{k-1} | x_k, x_0), which asks no network; the noise of the step
@@ -50,13 +58,19 @@ def record_noise(process: DDPM, model: Model, x_0: Tensor, noise: Noise) -> Reco
         model: The network; called K times.
         x_0: Images, shape [B, C, ...], range [-1, 1].
         noise: Drawn from K times.
+        independent: Draw each state from q(x_k | x_0) with noise of its own, so that the recorded noise is
+            larger and keeps more of the image (edit-friendly, Huberman-Spiegelglas et al., arXiv:2304.06140).
     """
     x_0 = as_state(x_0)
     start = x_t = process.diffuse(x_0, process.num_steps, noise())
     mean = _start_means(process.guided(None), model, x_0)
     noises = []
     for k in range(process.num_steps, 0, -1):
-        below = _sample_below(process, x_0, x_t, k, noise) if k > 1 else x_0
+        below = x_0
+        if k > 1 and independent:
+            below = process.diffuse(x_0, k - 1, draw(noise, x_0))
+        elif k > 1:
+            below = _sample_below(process, x_0, x_t, k, noise)
         noises.append(below - mean(x_t, k, k - 1))
         x_t = below
     return Recording(start, torch.stack(noises))

@@ -53,16 +53,17 @@ def test_the_same_model_gives_the_image_back(kind, clip, var_type, dtype, tolera
         assert worst(back - x) < tolerance * (1 + worst(recording.noises) + worst(recording.x_t))
 
 
+@pytest.mark.parametrize("independent", [False, True])
 @pytest.mark.parametrize("respacing", ["uniform-linspace", "quad"])
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_between_gaussians_of_one_width_it_is_a_shift_whatever_the_noise(kind, respacing):
+def test_between_gaussians_of_one_width_it_is_a_shift_whatever_the_noise(kind, respacing, independent):
     """y = x + (m_B - m_A) (1 - s^2 / (s^2 + sigma_K^2)): the means shift all states, the noises are equal."""
     s, m_A, m_B = 0.3, 0.4, -0.5
     for K, seed in [(1, 0), (5, 1), (5, 2), (40, 3)]:
         timesteps = respace(respacing, 1000, K)
         process = DDPM(SCHEDULES[kind], timesteps, clip_denoised=False)
         models = [exact(kind, m, s) for m in (m_A, m_B)]
-        y = cycle_translate(process, *models, X, draws(X.shape, K, seed))
+        y = cycle_translate(process, *models, X, draws(X.shape, K, seed), independent)
         expected = X + (m_B - m_A) * (1 - s**2 / (s**2 + process.sigma(K) ** 2))
         torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
 

@@ -1,0 +1,197 @@
+"""Measure methods of editing on one footing: realism against faithfulness, at equal calls of the network.
+
+`strokes`: paintings become fruits. Realism is the share of results that a classifier takes for what the
+painting means, and KID between its features of the results and of real views; faithfulness is the root
+mean square difference from the painting, as a whole and of both at 8x8 (where colours lie). `classes`: real
+views of a fruit become another; what is to stay is what it shares with the result, its outline: the
+difference of the edges of what is not white.
+
+Each point is written to SAVE_DIR as it is found, and read from there by the next call; `--plot` draws them.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusions import distance
+from tools.demo import fruits, judge
+from tools.evaluation.distances import kid
+from tools.parser import make_parser
+from tools.studies import edit_methods
+from tools.studies.compare_samplers import read_guides
+from utils import jobs, sampling
+from utils.jobs import ImageNoise
+
+CLASSES = ("red_apple", "lemon", "lime", "orange", "pear", "strawberry")
+BATCH = 40
+
+
+class Case(NamedTuple):
+    """What is edited."""
+
+    pictures: Tensor
+    """[N, 3, 64, 64] on [-1, 1]."""
+    names: list[str]
+    """On which their noise depends."""
+    sources: Tensor
+    """Class of each, [N]."""
+    targets: Tensor
+    """Class that its result is to have, [N]."""
+
+
+class Bench(NamedTuple):
+    """What measures."""
+
+    network: sampling.Network
+    judged: nn.Module
+    real: Tensor
+    """Features of real views."""
+    save_dir: Path
+
+
+def stroke_case(names: tuple[str, ...], seeds: int) -> Case:
+    """Return the paintings, each `seeds` times."""
+    files = sorted(path.name for path in Path("assets/strokes").glob("*.png"))
+    meant = [max((name for name in names if file.startswith(name)), key=len) for file in files]
+    pictures = read_guides(Path("assets/strokes"), files, 64).repeat(seeds, 1, 1, 1)
+    labels = torch.tensor([names.index(name) for name in meant]).repeat(seeds)
+    return Case(pictures, [f"{file}/{i}" for i in range(seeds) for file in files], labels, labels)
+
+
+def class_case(pictures: fruits.Fruits, views: int) -> Case:
+    """Return held-out views of six classes, each to become each other one."""
+    chosen, sources, targets, names = [], [], [], []
+    labels = [pictures.names.index(name) for name in CLASSES]
+    for source in labels:
+        own = (pictures.labels == source).nonzero().flatten()
+        own = own[torch.linspace(0, len(own) - 1, views).round().long()]
+        shrunk = shrink(pictures.images[own], source)
+        for target in labels:
+            if target != source:
+                chosen.append(shrunk)
+                sources += [source] * views
+                targets += [target] * views
+                names += [f"{source}_{target}_{i}" for i in range(views)]
+    return Case(torch.cat(chosen), names, torch.tensor(sources), torch.tensor(targets))
+
+
+def shrink(images: Tensor, seed: int) -> Tensor:
+    """Put pictures on white as the network knows them, of any size and anywhere."""
+    return fruits.augment(images, 64, torch.Generator().manual_seed(seed), change=False)[0]
+
+
+def outline(x: Tensor) -> Tensor:
+    """Return how strongly what is not white ends at each pixel of pictures [N, 3, H, W]: [N, 1, H, W]."""
+    ink = ((1 - x.amin(1, keepdim=True)) * 4).clamp(0, 1)
+    dy, dx = ink[..., 1:, :-1] - ink[..., :-1, :-1], ink[..., :-1, 1:] - ink[..., :-1, :-1]
+    return F.pad((dx.square() + dy.square()).sqrt(), (0, 1, 0, 1))
+
+
+def measure(bench: Bench, case: Case, results: Tensor) -> dict[str, tuple[float, float]]:
+    """Return each number with its standard error."""
+    small = [F.avg_pool2d(x, 8) for x in (results, case.pictures)]
+    found = {
+        "reached": (judge.classify(bench.judged, results) == case.targets).double(),
+        "l2": distance(results, case.pictures),
+        "layout": distance(*small),
+        "outline": distance(outline(results), outline(case.pictures)),
+    }
+    values = {key: x.double() for key, x in found.items()}
+    rows = {key: (x.mean().item(), x.std().item() / len(x) ** 0.5) for key, x in values.items()}
+    rows["kid"] = kid(features(bench.judged, results), bench.real)
+    return rows
+
+
+@torch.inference_mode()
+def features(judged: nn.Module, x: Tensor) -> Tensor:
+    """Return what the classifier sees before it decides, [N, D]."""
+    return torch.cat([judged[:-1](part) for part in x.split(256)])
+
+
+@torch.inference_mode()
+def edit_all(bench: Bench, case: Case, method: Callable, t0: float, calls: int, scale: float) -> Tensor:
+    """Edit everything, in batches of pictures that are told classes of their own."""
+    trained = bench.network.trained
+    results = []
+    for index in torch.arange(len(case.pictures)).split(BATCH):
+        pictures, names = case.pictures[index], [case.names[i] for i in index]
+        noise = ImageNoise(0, [(name, 0) for name in names], pictures.shape[1:], pictures.device)
+        task = edit_methods.Task(
+            *(bench.network, trained, pictures, case.sources[index], case.targets[index], noise),
+            *(t0, calls, scale),
+        )
+        results.append(method(task).clamp(-1, 1))
+    return torch.cat(results)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = make_parser(__doc__, __spec__)
+    add = parser.add_argument
+    add("task", choices=("strokes", "classes"), help="what is edited")
+    add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
+    add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network")
+    add("--weights", type=Path, default=Path("weights/fruits64.safetensors"), help="its weights")
+    add("--save_dir", type=Path, default=Path("out/compare_edits"), help="where points are kept")
+    add("--methods", nargs="+", required=True, help=f"of {', '.join(edit_methods.METHODS)}")
+    add("--t0", nargs="+", type=float, default=[0.3, 0.4, 0.5, 0.6, 0.7], help="where edits start")
+    add("--calls", nargs="+", type=int, default=[20], help="network evaluations of each edit")
+    add("--scale", nargs="+", type=float, default=[1.0], help="guidance towards the class")
+    add("--seeds", type=int, default=10, help="edits of each painting, or views of each pair of classes")
+    return parser
+
+
+def main() -> None:
+    """Read the options, measure what is missing, print the table."""
+    args = build_parser().parse_args()
+    args.save_dir.mkdir(parents=True, exist_ok=True)
+    place = jobs.start(cpu=True, precision="fp32")
+    network = sampling.load_network(sampling.read_config(args.config), args.weights, place)
+    pictures = fruits.read(args.data)
+    apart = fruits.held_out(pictures.sources)
+    cache = args.save_dir / "judge.pt"
+    judged = judge.judge_network(len(pictures.names))
+    if not cache.exists():
+        trained, accuracy = judge.train_judge(pictures.images, pictures.labels, torch.from_numpy(apart))
+        print(f"judge: {accuracy:.1%} on views that it never saw", flush=True)
+        torch.save(trained.state_dict(), cache)
+    judged.load_state_dict(torch.load(cache, weights_only=True))
+    judged.eval()
+    views = pictures.part(apart)
+    if args.task == "strokes":
+        case = stroke_case(pictures.names, args.seeds)
+        among = torch.isin(views.labels, case.targets)
+    else:
+        case = class_case(views, args.seeds)
+        among = torch.isin(views.labels, case.targets)
+    real = views.part(among.numpy())
+    bench = Bench(network, judged, features(judged, shrink(real.images, 1)), args.save_dir)
+    print(
+        "| method | t0 | calls | scale | reached | L2 | layout | outline | KID |\n|" + "---|" * 9, flush=True
+    )
+    for name in args.methods:
+        for calls in args.calls:
+            for scale in args.scale:
+                for t0 in args.t0:
+                    point = find_point(bench, case, args.task, name, t0, calls, scale, len(case.pictures))
+                    numbers = [f"{value:.4f} ± {error:.4f}" for value, error in point.values()]
+                    print(f"| {name} | {t0} | {calls} | {scale:g} | {' | '.join(numbers)} |", flush=True)
+
+
+def find_point(bench, case, task, name, t0, calls, scale, count) -> dict[str, tuple[float, float]]:
+    """Return a point, from SAVE_DIR or measured."""
+    path = bench.save_dir / f"{task}_{name.replace(':', '-')}_{t0}_{calls}_{scale:g}_{count}.json"
+    if not path.exists():
+        results = edit_all(bench, case, edit_methods.find(name), t0, calls, scale)
+        path.write_text(json.dumps(measure(bench, case, results)))
+    return json.loads(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
