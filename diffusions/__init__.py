@@ -15,7 +15,7 @@ from diffusions.pairs import carry_latent
 from diffusions.preconditioning import precondition
 from diffusions.respacing import karras_sigmas, match_timesteps, respace
 from diffusions.schedule import NoiseSchedule, make_schedule
-from diffusions.sdedit import distance, edit, edit_within
+from diffusions.sdedit import distance, edit, edit_within, levels_walked
 from diffusions.ve import (
     PredictorCorrector,
     as_ve,
@@ -52,6 +52,7 @@ __all__ = [
     "flow_edit",
     "from_unit_range",
     "karras_sigmas",
+    "levels_walked",
     "make_karras_schedule",
     "make_schedule",
     "make_ve_schedule",

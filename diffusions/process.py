@@ -213,6 +213,26 @@ class Process:
         here = self.levels[level]
         return here.signal * x_0 + here.noise * noise.to(x_0.dtype)
 
+    def renoise(self, x_t: Tensor, source: int, target: int, noise: Tensor) -> Tensor:
+        """Noise a state up to a higher level, by what it lacks: q(x_k | x_j) (Lugmayr et al. 2022).
+
+        Args:
+            x_t: State of level `source`, shape [B, C, ...].
+            source: From 0.
+            target: Above.
+            noise: Standard normal, shape of x_t.
+
+        Returns:
+            State of level `target`, shape of x_t, at least float32.
+
+        Raises:
+            ValueError: Levels that do not exist, or none above the other.
+        """
+        self.check_level(target, lowest=source + 1)
+        x_t, here, there = as_state(x_t), self.levels[source], self.levels[target]
+        signal = there.signal / here.signal
+        return signal * x_t + math.sqrt(there.noise**2 - (signal * here.noise) ** 2) * noise.to(x_t.dtype)
+
     def predict(self, model: Model, x_t: Tensor, level: int, clip: bool) -> Prediction:
         """Ask the network, once, for the x_0 and the eps in a state of some level.
 

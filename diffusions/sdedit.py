@@ -8,6 +8,8 @@ from torch import Tensor
 
 from diffusions.process import Model, Noise, Process, as_state
 
+_RESAMPLED = 0.5
+
 
 def edit(
     process: Process,
@@ -20,6 +22,7 @@ def edit(
     strength: Tensor | None = None,
     fixed_noise: bool = False,
     repeats: int = 1,
+    resample: int = 1,
 ) -> Tensor:
     """Turn a guide into an image: diffuse it to a level, then step down to level 0 (Meng et al. 2022).
 
@@ -30,7 +33,8 @@ def edit(
 
     Args:
         process: How to step down, with DDPM for the method of the paper.
-        model: The network; called `repeats * level` times by a sampler of one call a step.
+        model: The network; called `repeats * level` times by a sampler of one call a step, or as often as
+            `resample` says.
         guide: Images, shape [B, C, ...], range [-1, 1].
         level: How far to noise: 1 (faithful to the guide) to K (realistic, whatever the guide).
         noise: Source of the noise: drawn from once at the start of a repeat, then by each step what it
@@ -39,6 +43,8 @@ def edit(
         strength: Share of the level at which each pixel starts to change, 0 to 1, shape of a mask.
         fixed_noise: Composite with the noise of the start (released program) instead of fresh (paper).
         repeats: How often to do it; each result is the next guide.
+        resample: How often to make each step at low noise, see `levels_walked`. Between, the state is noised
+            up again, so that what is free learns of what is kept (Lugmayr et al. 2022, arXiv:2201.09865).
 
     Returns:
         Images, shape of guide, at least float32; range [-1, 1] where the process clips. Where the mask or
@@ -55,13 +61,27 @@ def edit(
         first = noise()
         x = process.diffuse(guide, level, first)
         step = process.start(model, noise)
-        for k in range(level, 0, -1):
+        walked = levels_walked(process, level, resample)
+        for k, following in zip(walked, [*walked[1:], 0], strict=True):
             x = step(x, k, k - 1)
             if composites:
                 kept = _kept(process, guide, k - 1, first, noise, fixed_noise)
                 x = torch.lerp(kept, x, _weight(mask, strength, level, k - 1).to(x.dtype))
+            if following == k:
+                x = process.renoise(x, k - 1, k, noise())
+                step = process.start(model, noise)  # what it remembers led elsewhere
         guide = x
     return x
+
+
+def levels_walked(process: Process, level: int, resample: int = 1) -> list[int]:
+    """Return the level that each step of an edit leaves: from the highest, each once or `resample` times.
+
+    Several times are those of a sigma of at most 0.5 on images in [-1, 1], but not the last: on correlated
+    Gaussians all of the gain is there (docs/SDEdit.md, Masks).
+    """
+    times = {k: resample if k > 1 and process.sigma(k) <= _RESAMPLED else 1 for k in range(level, 0, -1)}
+    return [k for k, count in times.items() for _ in range(count)]
 
 
 def _kept(process: Process, guide: Tensor, level: int, first: Tensor, noise: Noise, fixed: bool) -> Tensor:

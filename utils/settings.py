@@ -220,6 +220,12 @@ class Edit(Method):
         None, "ve: Langevin steps before each step (default: none)", Number(1, whole=True)
     )
     snr: float = option(0.16, "ve: signal-to-noise ratio of the Langevin steps", Number(0))
+    resample: int = option(
+        1,
+        "with masks: make each step at low noise this many times, noised up between, so that what may change "
+        "fits to what is kept",
+        Number(1, whole=True),
+    )
     mask_dir: Path | None = option(
         None, "folder of masks, one for each input of the same relative stem: white may change, black is kept"
     )

@@ -246,7 +246,7 @@ class Painter:
             "guidance_scale": wanted.guidance_scale,
             "mask_feather": wanted.mask_feather if wanted.mask is not None else 0.0,
         }
-        return Plan(wanted, options, self._editor.means(**options).starts[0].level)
+        return Plan(wanted, options, self._editor.means(**options).starts[0].num_steps)
 
     def edit(self, plan: Plan, step: Step) -> bytes:
         """Do an edit.

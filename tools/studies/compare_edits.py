@@ -4,7 +4,9 @@
 painting means, and KID between its features of the results and of real views; faithfulness is the root
 mean square difference from the painting, as a whole and of both at 8x8 (where colours lie). `classes`: real
 views of a fruit become another; what is to stay is what it shares with the result, its outline: the
-difference of the edges of what is not white.
+difference of the edges of what is not white. `masks`: half of a view is painted anew;
+neighbours are to differ across the edge as they do beside it (the seam is what they differ more), and the
+class is to stay.
 
 Each point is written to SAVE_DIR as it is found, and read from there by the next call; `--plot` draws them.
 """
@@ -12,9 +14,11 @@ Each point is written to SAVE_DIR as it is found, and read from there by the nex
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,6 +47,8 @@ class Case(NamedTuple):
     """Class of each, [N]."""
     targets: Tensor
     """Class that its result is to have, [N]."""
+    masks: Tensor | None = None
+    """What may change, [N, 1, 64, 64]; None for everything."""
 
 
 class Bench(NamedTuple):
@@ -81,6 +87,31 @@ def class_case(pictures: fruits.Fruits, views: int) -> Case:
     return Case(torch.cat(chosen), names, torch.tensor(sources), torch.tensor(targets))
 
 
+def mask_case(pictures: fruits.Fruits, count: int) -> Case:
+    """Return held-out views of which half is taken away: upper, lower, left or right."""
+    chosen = pictures.part(np.linspace(0, len(pictures.images) - 1, count).round().astype(int))
+    shrunk, masks = shrink(chosen.images, 2), torch.zeros(count, 1, 64, 64)
+    for i, mask in enumerate(masks):
+        half = slice(0, 32) if i % 2 else slice(32, 64)
+        mask[:, half if i % 4 < 2 else slice(None), slice(None) if i % 4 < 2 else half] = 1
+    white = torch.where(masks > 0, 1.0, shrunk)
+    return Case(white, [f"half_{i}" for i in range(count)], chosen.labels, chosen.labels, masks)
+
+
+def seams(x: Tensor, masks: Tensor) -> Tensor:
+    """Return how much more neighbours differ across the edges of masks than beside them, [N]."""
+    found = []
+    for dim in (2, 3):
+        length = x.shape[dim] - 1
+        step = (x.narrow(dim, 1, length) - x.narrow(dim, 0, length)).abs().mean(1, keepdim=True)
+        edge = (masks.narrow(dim, 1, length) - masks.narrow(dim, 0, length)).abs()
+        near = F.max_pool2d(edge, 7, 1, 3) - edge  # the three neighbours on each side
+        sums = [(step * part).sum((1, 2, 3)) for part in (edge, near)]
+        found.append([*sums, edge.sum((1, 2, 3)), near.sum((1, 2, 3))])
+    across, beside, num_across, num_beside = (sum(parts) for parts in zip(*found, strict=True))
+    return across / num_across - beside / num_beside
+
+
 def shrink(images: Tensor, seed: int) -> Tensor:
     """Put pictures on white as the network knows them, of any size and anywhere."""
     return fruits.augment(images, 64, torch.Generator().manual_seed(seed), change=False)[0]
@@ -102,6 +133,8 @@ def measure(bench: Bench, case: Case, results: Tensor) -> dict[str, tuple[float,
         "layout": distance(*small),
         "outline": distance(outline(results), outline(case.pictures)),
     }
+    if case.masks is not None:
+        found["seam"] = seams(results, case.masks)
     values = {key: x.double() for key, x in found.items()}
     rows = {key: (x.mean().item(), x.std().item() / len(x) ** 0.5) for key, x in values.items()}
     rows["kid"] = kid(features(bench.judged, results), bench.real)
@@ -124,7 +157,7 @@ def edit_all(bench: Bench, case: Case, method: Callable, t0: float, calls: int, 
         noise = ImageNoise(0, [(name, 0) for name in names], pictures.shape[1:], pictures.device)
         task = edit_methods.Task(
             *(bench.network, trained, pictures, case.sources[index], case.targets[index], noise),
-            *(t0, calls, scale),
+            *(None if case.masks is None else case.masks[index], t0, calls, scale),
         )
         results.append(method(task).clamp(-1, 1))
     return torch.cat(results)
@@ -134,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = make_parser(__doc__, __spec__)
     add = parser.add_argument
-    add("task", choices=("strokes", "classes"), help="what is edited")
+    add("task", choices=("strokes", "classes", "masks"), help="what is edited")
     add("--data", type=Path, required=True, help="train.npz, see weights/README.md")
     add("--config", type=Path, default=Path("configs/demo/fruits64.yaml"), help="network")
     add("--weights", type=Path, default=Path("weights/fruits64.safetensors"), help="its weights")
@@ -143,7 +176,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--t0", nargs="+", type=float, default=[0.3, 0.4, 0.5, 0.6, 0.7], help="where edits start")
     add("--calls", nargs="+", type=int, default=[20], help="network evaluations of each edit")
     add("--scale", nargs="+", type=float, default=[1.0], help="guidance towards the class")
-    add("--seeds", type=int, default=10, help="edits of each painting, or views of each pair of classes")
+    add(
+        "--seeds",
+        type=int,
+        default=10,
+        help="edits of each painting, views of each pair of classes, or halves",
+    )
     return parser
 
 
@@ -164,17 +202,12 @@ def main() -> None:
     judged.load_state_dict(torch.load(cache, weights_only=True))
     judged.eval()
     views = pictures.part(apart)
-    if args.task == "strokes":
-        case = stroke_case(pictures.names, args.seeds)
-        among = torch.isin(views.labels, case.targets)
-    else:
-        case = class_case(views, args.seeds)
-        among = torch.isin(views.labels, case.targets)
-    real = views.part(among.numpy())
+    make = {"strokes": partial(stroke_case, pictures.names), "classes": partial(class_case, views)}
+    case = (make | {"masks": partial(mask_case, views)})[args.task](args.seeds)
+    real = views.part(torch.isin(views.labels, case.targets).numpy())
     bench = Bench(network, judged, features(judged, shrink(real.images, 1)), args.save_dir)
-    print(
-        "| method | t0 | calls | scale | reached | L2 | layout | outline | KID |\n|" + "---|" * 9, flush=True
-    )
+    names = ["reached", "L2", "layout", "outline", *(["seam"] if args.task == "masks" else []), "KID"]
+    print(f"| method | t0 | calls | scale | {' | '.join(names)} |\n|" + "---|" * (4 + len(names)), flush=True)
     for name in args.methods:
         for calls in args.calls:
             for scale in args.scale:

@@ -7,8 +7,17 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusions import DDPM, classifier_free, cycle_translate, decode, edit, encode, respace
-from diffusions.flow_edit import flow_edit
+from diffusions import (
+    DDPM,
+    classifier_free,
+    cycle_translate,
+    decode,
+    edit,
+    encode,
+    flow_edit,
+    levels_walked,
+    respace,
+)
 from diffusions.process import Model, Noise, Process
 from utils import sampling
 
@@ -22,6 +31,8 @@ class Task(NamedTuple):
     sources: Tensor
     targets: Tensor
     noise: Noise
+    mask: Tensor | None
+    """What may change, [B, 1, H, W]; None for everything."""
     t0: float
     calls: int
     scale: float
@@ -59,14 +70,28 @@ class Task(NamedTuple):
 
 
 def sdedit(
-    task: Task, sampler: str = "sde-dpm-solver++", spacing: str = "uniform-trailing", repeats: int = 1
+    task: Task,
+    sampler: str = "sde-dpm-solver++",
+    spacing: str = "uniform-trailing",
+    repeats: int = 1,
+    resample: int = 1,
 ) -> Tensor:
     """SDEdit."""
-    steps = task.calls // task.calls_per_step // repeats
+    kind = {"ddpm": DDPM, **sampling.SAMPLERS}[sampler]
+    budget = task.calls // task.calls_per_step // repeats
     if sampler == "heun":
-        steps = (steps + 1) // 2
-    process = task.process({"ddpm": DDPM, **sampling.SAMPLERS}[sampler], steps, spacing)
-    return edit(process, task.target(), task.pictures, process.num_steps, task.noise, repeats=repeats)
+        budget = (budget + 1) // 2
+    process = next(
+        made
+        for steps in range(budget, 0, -1)
+        if len(levels_walked(made := task.process(kind, steps, spacing), steps, resample)) <= budget
+    )
+    return edit(
+        *(process, task.target(), task.pictures, process.num_steps, task.noise),
+        mask=task.mask,
+        repeats=repeats,
+        resample=resample,
+    )
 
 
 def low(x: Tensor, factor: int) -> Tensor:
@@ -143,6 +168,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "quad": partial(sdedit, spacing="quad"),
     "linspace": partial(sdedit, spacing="uniform-linspace"),
     "twice": partial(sdedit, repeats=2),
+    **{f"resample{times}": partial(sdedit, resample=times) for times in (2, 4, 8)},
     "ilvr8": ilvr,
     "ilvr4": partial(ilvr, factor=4),
     "restart": restart,

@@ -65,6 +65,7 @@ class EditBatch:
             strength=tensors.get("own_strength"),
             fixed_noise=self.edit.mask_noise == "fixed",
             repeats=self.edit.repeats,
+            resample=self.edit.resample,
         )
         made = self.space.decode(edited, images.shape[2:])
         return self.space.keep(made, images, tensors.get("mask"), tensors.get("strength"))
@@ -76,7 +77,7 @@ class EditBatch:
             noised = process.diffuse(guide, level, item_noise(self.edit, items, guide)())
             noised = self.space.decode(process.shown(noised, level), size)
         num_frames = self.edit.trajectory or 1  # the last is the result
-        way = Trajectory(process, num_frames - 1, self.edit.repeats * level)
+        way = Trajectory(process, num_frames - 1, self.edit.repeats * start.num_steps)
         edited = self._edit(start, items, tensors, way)
         way.states = [self.space.decode(state, size) for state in way.states]
         ways = frames(edited, way) if self.edit.trajectory else [None] * len(items)

@@ -66,25 +66,26 @@ class EditMeans:
         """Those of the starts, each once, or that of auto_t0."""
         return list({id(x): x for x in [start.process for start in self.starts] or [self.searched]}.values())
 
-    def calls_from(self, level: int) -> int:
-        """Network evaluations for an image, or a tile of one, that is edited from a level."""
-        return self.edit.repeats * edit_calls(self.edit, level, self.guidance.calls_per_step)
+    def calls_of(self, num_steps: int) -> int:
+        """Network evaluations for an image, or a tile of one, that is edited in so many steps."""
+        return self.edit.repeats * edit_calls(self.edit, num_steps, self.guidance.calls_per_step)
 
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image or a tile, estimated where the level is searched for."""
-        levels = [start.level for start in self.starts]
+        steps = [start.num_steps for start in self.starts]
         if self.searched:
-            num_steps = self.searched.num_steps
-            levels = [round(num_steps * math.log2(num_steps + 1) / 2)]
+            num_levels = self.searched.num_steps
+            steps = [round(num_levels * math.log2(num_levels + 1) / 2)]
         second = self.upsampler.num_calls if self.upsampler else 0
-        return sum(map(self.calls_from, levels)) + second
+        return sum(map(self.calls_of, steps)) + second
 
     def parameters(self, masked: bool) -> dict[str, object]:
         """Return what the PNG files record of the method, with or without masks."""
         edit = self.edit
         names = ("mask_noise", "mask_feather", "mask_invert") if masked else ()
         names += ("region", "region_margin") if edit.region else ()
+        names += ("resample",) if edit.resample > 1 else ()
         names += ("corrector_steps", "snr") if edit.corrector_steps else ()
         return {
             "sampler": edit.sampler,
@@ -270,6 +271,6 @@ def _describe(
         f"level {start.level} of {start.process.num_steps}: t0 {start.t0:g}, timestep "
         f"{start.process.timesteps[start.level - 1]:g} of {start.process.num_timesteps}, "
         f"sigma {start.sigma:.4g}, "
-        f"{round(calls * means.calls_from(start.level))} network evaluations an image"
+        f"{round(calls * means.calls_of(start.num_steps))} network evaluations an image"
         for start in means.starts
     ]

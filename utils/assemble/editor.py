@@ -169,7 +169,7 @@ class Editor(OnLoaded):
         items = list(rows)
         batches = loaded.batches(list(rows.values()), means.sizing)
         tick = callback and Counter(
-            callback, edit.repeats * sum(start.level for start in means.starts) * len(batches) or None
+            callback, edit.repeats * sum(start.num_steps for start in means.starts) * len(batches) or None
         )
         told = _told(edit, self.config, names)
 

@@ -39,7 +39,7 @@ class Upsampler:
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image."""
-        return self.edit.repeats * sum(edit_calls(self.edit, start.level, 1) for start in self.starts)
+        return self.edit.repeats * sum(edit_calls(self.edit, start.num_steps, 1) for start in self.starts)
 
     def load(
         self,

@@ -25,7 +25,7 @@ GROUPS = {
         *("var_type", "corrector_steps", "snr", "samples", "repeats"),
     ),
     "where a picture may change": (
-        *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise"),
+        *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise", "resample"),
         *("region", "region_margin", "strength_dir"),
     ),
     "guidance": ("guidance_scale", "unconditional", "classifier", "classifier_scale"),

@@ -1,5 +1,6 @@
 """How many network evaluations a setting takes, and how many steps a number of them allows."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from utils.settings import Edit, Translate
@@ -8,16 +9,16 @@ _FIXED_POINT_CALLS = 4
 """About what a step of that inversion takes until it stops by itself."""
 
 
-def edit_calls(edit: Edit, level: int, calls_per_step: int) -> int:
-    """Count the network evaluations of one picture, or tile, that is edited once from a level.
+def edit_calls(edit: Edit, num_steps: int, calls_per_step: int) -> int:
+    """Count the network evaluations of one picture, or tile, that is edited once.
 
     Args:
         edit: The settings, complete.
-        level: Where it starts.
+        num_steps: Down to the image.
         calls_per_step: Of guidance: 2 where two predictions are mixed, else 1.
     """
-    down = 2 * level - 1 if edit.sampler == "heun" else level
-    return down * calls_per_step + level * (edit.corrector_steps or 0)
+    down = 2 * num_steps - 1 if edit.sampler == "heun" else num_steps
+    return down * calls_per_step + num_steps * (edit.corrector_steps or 0)
 
 
 def encoding_calls(translate: Translate, num_steps: int) -> int:
@@ -52,19 +53,18 @@ def translation_steps(translate: Translate, calls_per_step: int) -> int | None:
     )
 
 
-def steps_within(calls: int, count: Callable[[int], int]) -> int:
+def steps_within(calls: int, count: Callable[[int], int], most: int = 10**6) -> int:
     """Return how many steps take at most so many network evaluations.
 
     Args:
         calls: What --calls allows.
-        count: Number of steps -> network evaluations.
+        count: Number of steps -> network evaluations, which grow with it.
+        most: How many steps there are.
 
     Raises:
         ValueError: One step takes more.
     """
-    steps = 0
-    while count(steps + 1) <= calls:
-        steps += 1
+    steps = bisect_right(range(1, min(calls, most) + 1), calls, key=count)
     if not steps:
         raise ValueError(f"--calls {calls}: one step of this solver and guidance takes {count(1)}; give more")
     return steps

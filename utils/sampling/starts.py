@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from diffusions import levels_walked
 from diffusions.process import Process
 from utils.config import Config
 from utils.sampling.budget import edit_calls, steps_within
@@ -20,6 +21,13 @@ class Start:
     level: int
     folder: str = ""
     """Of the results that are made from there."""
+    resample: int = 1
+    """How often each step at low noise is made."""
+
+    @property
+    def num_steps(self) -> int:
+        """Down to the image."""
+        return len(levels_walked(self.process, self.level, self.resample))
 
     @property
     def t0(self) -> float:
@@ -49,8 +57,7 @@ def find_starts(edit: Edit, config: Config, trained: Trained, calls_per_step: in
         ValueError: A level that the process does not have, the same twice, or too few calls for a step.
     """
     if edit.calls:
-        num_steps = steps_within(edit.calls, lambda level: edit_calls(edit, level, calls_per_step))
-        return _starts_below(edit, config, trained, num_steps)
+        return _starts_below(edit, config, trained, calls_per_step)
     if edit.auto_t0:
         return []
     process = make_process(edit, config, trained, read_timesteps(edit, trained, None))
@@ -62,20 +69,31 @@ def find_starts(edit: Edit, config: Config, trained: Trained, calls_per_step: in
             )
     levels = [*_levels(edit, process), *edit.edit_steps]
     _refuse_twice(edit, process, levels)
-    return [Start(process, level, _folder(edit, process, level, len(levels))) for level in levels]
+    return [
+        Start(process, level, _folder(edit, process, level, len(levels)), edit.resample) for level in levels
+    ]
 
 
-def _starts_below(edit: Edit, config: Config, trained: Trained, num_steps: int) -> list[Start]:
-    schedule, starts = trained.schedule, []
-    every = Process(schedule, range(schedule.num_timesteps), "x0")
+def _starts_below(edit: Edit, config: Config, trained: Trained, calls_per_step: int) -> list[Start]:
+    every = Process(trained.schedule, range(trained.schedule.num_timesteps), "x0")
     tops = _levels(edit, every)
     _refuse_twice(edit, every, tops)
-    for top in tops:
-        timesteps = choose_timesteps(edit.respace_type, schedule, top, min(num_steps, top))
+    return [_start_below(edit, config, trained, calls_per_step, top, len(tops)) for top in tops]
+
+
+def _start_below(
+    edit: Edit, config: Config, trained: Trained, calls_per_step: int, top: int, num_starts: int
+) -> Start:
+    """Place as many levels as --calls allow below the `top`-th timestep."""
+
+    def place(num_levels: int) -> Start:
+        timesteps = choose_timesteps(edit.respace_type, trained.schedule, top, num_levels)
         process = make_process(edit, config, trained, timesteps)
-        level = process.num_steps
-        starts.append(Start(process, level, _folder(edit, process, level, len(tops))))
-    return starts
+        return Start(process, num_levels, _folder(edit, process, num_levels, num_starts), edit.resample)
+
+    return place(
+        steps_within(edit.calls, lambda n: edit_calls(edit, place(n).num_steps, calls_per_step), top)
+    )
 
 
 def _levels(edit: Edit, process: Process) -> list[int]:

@@ -57,7 +57,7 @@ def test_the_option_set_is_pinned():
             "--snr",
             *("--strength_dir", "--region", "--region_margin"),
         ),
-        *("--mask_dir", "--mask_invert", "--mask_feather", "--mask_default", "--mask_noise"),
+        *("--mask_dir", "--mask_invert", "--mask_feather", "--mask_default", "--mask_noise", "--resample"),
         *("--prompt", "--prompt_file", "--upsample"),
     }
     assert flags(sample_ddib) == COMMON | {
