@@ -7,7 +7,7 @@ from diffusions.ddib import decode, encode, translate
 from diffusions.ddim import DDIM
 from diffusions.ddpm import DDPM
 from diffusions.dpm_solver import DPMSolver
-from diffusions.flow_edit import flow_edit
+from diffusions.flow_edit import flow_edit, follow_denoised, record_denoised
 from diffusions.guidance import classifier_free, classifier_free_at_once, classifier_gradient
 from diffusions.heun import Heun
 from diffusions.inversion import FixedPointInversion, SourceInversion
@@ -50,6 +50,7 @@ __all__ = [
     "edit_within",
     "encode",
     "flow_edit",
+    "follow_denoised",
     "from_unit_range",
     "karras_sigmas",
     "levels_walked",
@@ -58,6 +59,7 @@ __all__ = [
     "make_ve_schedule",
     "match_timesteps",
     "precondition",
+    "record_denoised",
     "record_noise",
     "replay_noise",
     "respace",

@@ -1,8 +1,24 @@
 """FlowEdit (Kulikov et al. 2024, arXiv:2412.08629): move an image by the difference of two denoisers."""
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
 from diffusions.process import Model, Noise, Process, as_state, draw
+
+
+class Denoised(NamedTuple):
+    """What a model makes of an image at every level."""
+
+    x_t: Tensor
+    """The image at level K, shape [B, C, ...]."""
+    x_0: Tensor
+    """The image itself."""
+    noises: Tensor
+    """Of levels K to 1, shape [K, B, C, ...]."""
+    denoised: Tensor
+    """What the model takes the image at each of these levels for, likewise."""
 
 
 def flow_edit(
@@ -25,12 +41,41 @@ def flow_edit(
     Returns:
         Images, shape of x_0, at least float32, not clipped. With the same model twice they are x_0.
     """
-    x_0 = edited = as_state(x_0)
-    unled = process.guided(None)
+    return follow_denoised(process, target_model, record_denoised(process, source_model, x_0, noise))
+
+
+def record_denoised(process: Process, model: Model, x_0: Tensor, noise: Noise) -> Denoised:
+    """Ask the source model what it makes of images at every level, see `flow_edit`; nothing leads it."""
+    x_0, process = as_state(x_0), process.guided(None)
+    first, noises, denoised = x_0, [], []
     for k in range(process.num_steps, 0, -1):
-        z, here = draw(noise, x_0), process.levels[k]
-        source = unled.predict_guided(source_model, here.signal * x_0 + here.noise * z, k).x_0
-        target = process.predict_guided(target_model, here.signal * edited + here.noise * z, k).x_0
-        kept = process.sigma(k - 1) / process.sigma(k)
-        edited = (x_0 + target - source).lerp(edited, kept)
+        noises.append(draw(noise, x_0))
+        x_t = process.diffuse(x_0, k, noises[-1])
+        first = x_t if k == process.num_steps else first
+        denoised.append(_denoise(process, model, x_t, k))
+    return Denoised(first, x_0, torch.stack(noises), torch.stack(denoised))
+
+
+def follow_denoised(process: Process, model: Model, recording: Denoised) -> Tensor:
+    """Move images along what the target model says otherwise, see `flow_edit`.
+
+    Raises:
+        ValueError: A recording of another number of levels.
+    """
+    _, x_0, noises, denoised = recording
+    if len(noises) != process.num_steps:
+        raise ValueError(
+            f"the recording has {len(noises)} levels, this process {process.num_steps}; "
+            "follow it with the process that recorded it"
+        )
+    edited = x_0
+    for k, z, source in zip(range(process.num_steps, 0, -1), noises, denoised, strict=True):
+        target = _denoise(process, model, process.diffuse(edited, k, z), k)
+        edited = (x_0 + target - source).lerp(edited, process.sigma(k - 1) / process.sigma(k))
     return edited
+
+
+def _denoise(process: Process, model: Model, x_t: Tensor, level: int) -> Tensor:
+    if process.look is not None:
+        process.look(x_t, level)
+    return process.predict_guided(model, x_t, level).x_0

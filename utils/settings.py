@@ -23,7 +23,9 @@ COUNTED = tuple(name for name in RESPACE_TYPES if name != "none")
 """Those that are told how many timesteps to keep; others say it themselves."""
 VAR_TYPES = ("fixed_small", "fixed_large", "learned_range")
 FITS = ("crop", "pad", "stretch")
-SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", "cycle-diffusion")
+RECORDED = ("cycle-diffusion", "edit-friendly", "flow-edit")
+"""Solvers that follow no ODE: they take apart what A makes of a picture with noise, and do it with B."""
+SOLVERS = ("ddim", "heun", "dpm-solver++", "exact", *RECORDED)
 INVERSIONS = ("target", "source", "fixed_point")
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm-solver++", "sde-dpm-solver++", "consistency")
 _ANCESTORS = {"fixedsmall": "fixed_small", "fixedlarge": "fixed_large"}
@@ -295,7 +297,9 @@ class Translate(Method):
     """What DDIB does to a picture."""
 
     seed: int = option(
-        0, "key of the noise that cycle-diffusion draws; the other solvers draw none", Number(0, whole=True)
+        0,
+        f"key of the noise that {', '.join(RECORDED)} draw; the other solvers draw none",
+        Number(0, whole=True),
     )
     respace_type: str | None = option(
         None,
@@ -333,9 +337,16 @@ class Translate(Method):
     )
     solver: str | None = option(
         None,
-        "how to follow the ODE both ways; cycle-diffusion replays DDPM's noise instead (default: heun; ddim "
-        "with --inversion, and for a network of latents)",
+        "how to follow the ODE both ways; cycle-diffusion and edit-friendly replay DDPM's noise instead, "
+        "flow-edit moves along what A and B say otherwise (default: heun; ddim with --inversion, and for a "
+        "network of latents)",
         OneOf(SOLVERS),
+    )
+    t0: float | None = option(
+        None,
+        "for solvers that replay noise or move along: where they begin, as for sample_sdedit.py; low keeps "
+        "more of the picture",
+        Number(0, 1, above=True),
     )
     inversion: str | None = option(
         None,
@@ -362,5 +373,9 @@ class Translate(Method):
             raise ValueError("--offload: only with --weights_B")
         if self.from_latents and (self.cycle or self.save_latents):
             raise ValueError("--from_latents: not together with --cycle or --save_latents")
-        if self.solver == "cycle-diffusion" and (self.from_latents or self.save_latents or self.weights_B):
-            raise ValueError("--solver cycle-diffusion: not together with latents in files or --weights_B")
+        if self.solver in RECORDED and (self.from_latents or self.save_latents or self.weights_B):
+            raise ValueError(f"--solver {self.solver}: not together with latents in files or --weights_B")
+        if self.t0 and self.solver not in RECORDED:
+            raise ValueError(
+                f"--t0: only with --solver {', '.join(RECORDED)}; the ODE is followed to its end"
+            )

@@ -17,7 +17,7 @@ from utils import codecs, command, option, sampling
 from utils.sampling.budget import translation_steps
 from utils.sampling.processes import complete, read_timesteps
 from utils.sampling.returning import describe_loss
-from utils.settings import Translate
+from utils.settings import RECORDED, Translate
 
 STEPS = ["--respace_steps", "8", "--respace_type", "quad90"]
 TO_DOG = ["--class_A", "cat", "--class_B", "dog"]
@@ -29,6 +29,8 @@ SOLVERS = {
     "dpm-solver++": ["--solver", "dpm-solver++"],
     "exact": ["--solver", "exact"],
     "cycle-diffusion": ["--solver", "cycle-diffusion"],
+    "edit-friendly": ["--solver", "edit-friendly", "--t0", "0.7"],
+    "flow-edit": ["--solver", "flow-edit", "--t0", "0.7"],
 }
 
 
@@ -54,14 +56,14 @@ def test_every_solver_translates_and_measures_the_way_back(case, tmp_path, capsy
     for name in NAMES:
         notes = json.loads(Image.open(tmp_path / "o" / name).text["parameters"])
         assert set(notes["latent"]) == {"mean", "std", "kurtosis", "correlation"}
-        bounds = {"exact": 1e-4, "cycle-diffusion": 1e-4, "fixed_point": 0.03, "source": 1}
+        bounds = {**dict.fromkeys(("exact", *RECORDED), 1e-4), "fixed_point": 0.03, "source": 1}
         assert 0 <= notes["A_to_A"] < bounds.get(solver, 0.3)
         strip = codecs.cut_strip(Image.open(tmp_path / "o/comparison" / name), 16)
         first, _, _, back = (np.asarray(x) / 127.5 for x in strip)
         assert np.sqrt(((back - first) ** 2).mean()) == pytest.approx(notes["A_to_B_to_A"], abs=0.02)
 
 
-@pytest.mark.parametrize("solver", ["ddim", "fixed_point", "exact", "cycle-diffusion"])
+@pytest.mark.parametrize("solver", ["ddim", "fixed_point", "exact", *RECORDED])
 def test_micro_batch_changes_at_most_one_grey_level(case, tmp_path, solver):
     one, five = (run(case, tmp_path / n, *TO_DOG, *SOLVERS[solver], "--micro_batch", n) for n in ("1", "5"))
     assert max(abs(one[name] - five[name]).max() for name in NAMES) <= 1
@@ -69,10 +71,10 @@ def test_micro_batch_changes_at_most_one_grey_level(case, tmp_path, solver):
 
 def test_the_count_of_network_evaluations_is_reported(case, tmp_path, capsys):
     counts = {}
-    for solver in ("ddim", "heun", "exact", "cycle-diffusion"):
+    for solver in ("ddim", "heun", "exact", "cycle-diffusion", "flow-edit"):
         run(case, tmp_path / solver, *TO_DOG, *SOLVERS[solver])
         counts[solver] = int(capsys.readouterr().err.split(" network evaluations each")[0].split()[-1])
-    assert counts == {"ddim": 16, "heun": 31, "exact": 18, "cycle-diffusion": 16}
+    assert counts == {"ddim": 16, "heun": 31, "exact": 18, "cycle-diffusion": 16, "flow-edit": 16}
     run(case, tmp_path / "guided", *TO_DOG, *SOLVERS["ddim"], "--guidance_scale", 2)
     assert "24 network evaluations each" in capsys.readouterr().err
 
@@ -84,6 +86,25 @@ def test_many_targets_from_one_latent(case, tmp_path, capsys):
     alone = run(case, tmp_path / "alone", "--class_A", "cat", "--class_B", "hen")
     for name in NAMES:
         assert np.array_equal(found[f"to_hen/{name}"], alone[name])
+
+
+@pytest.mark.parametrize("solver", ["edit-friendly", "flow-edit"])
+def test_an_edit_of_a_class_begins_where_it_is_told(case, tmp_path, solver):
+    """The lower, the nearer to the input; all calls lie below, and the guidance counts."""
+    far, state = [], load_file(case.weights)
+    save_file({key: tensor / 0.3 for key, tensor in state.items()}, case.weights)  # classes that differ
+    for t0 in (0.2, 0.9):
+        folder = tmp_path / str(t0)
+        words = ["--class_A", "cat", "--class_B", "dog", "--solver", solver, "--t0", t0]
+        words += ["--guidance_scale", 2, "--calls", 13, "--comparison"]
+        assert sample_ddib.main([*case.words(folder), *map(str, words)]) == 0
+        notes = json.loads(Image.open(folder / "a.png").text["parameters"])
+        assert (notes["t0"], notes["timesteps"], notes["solver"]) == (t0, 4, solver)
+        first, _, made = (
+            np.asarray(x) / 127.5 for x in codecs.cut_strip(Image.open(folder / "comparison/a.png"), 16)
+        )
+        far.append(np.sqrt(((made - first) ** 2).mean()))
+    assert far[0] < far[1]
 
 
 def test_classes_by_folder_and_by_list(case, tmp_path):

@@ -34,6 +34,8 @@ from utils.jobs import ImageNoise
 
 CLASSES = ("red_apple", "lemon", "lime", "orange", "pear", "strawberry")
 BATCH = 40
+FRAME = torch.zeros(64, 64, dtype=torch.bool)
+FRAME[[0, 1, -2, -1]] = FRAME[:, [0, 1, -2, -1]] = True
 
 
 class Case(NamedTuple):
@@ -131,6 +133,7 @@ def measure(bench: Bench, case: Case, results: Tensor) -> dict[str, tuple[float,
         "reached": (judge.classify(bench.judged, results) == case.targets).double(),
         "l2": distance(results, case.pictures),
         "layout": distance(*small),
+        "tint": (1 - results[:, :, FRAME]).abs().mean(2).amax(1),
         "outline": distance(outline(results), outline(case.pictures)),
     }
     if case.masks is not None:
@@ -206,7 +209,7 @@ def main() -> None:
     case = (make | {"masks": partial(mask_case, views)})[args.task](args.seeds)
     real = views.part(torch.isin(views.labels, case.targets).numpy())
     bench = Bench(network, judged, features(judged, shrink(real.images, 1)), args.save_dir)
-    names = ["reached", "L2", "layout", "outline", *(["seam"] if args.task == "masks" else []), "KID"]
+    names = ["reached", "L2", "layout", "tint", "outline", *(["seam"] if args.task == "masks" else []), "KID"]
     print(f"| method | t0 | calls | scale | {' | '.join(names)} |\n|" + "---|" * (4 + len(names)), flush=True)
     for name in args.methods:
         for calls in args.calls:

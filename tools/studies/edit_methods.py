@@ -19,6 +19,7 @@ from diffusions import (
     respace,
 )
 from diffusions.process import Model, Noise, Process
+from tools.studies.leaning import MIXES, lean
 from utils import sampling
 
 
@@ -75,8 +76,9 @@ def sdedit(
     spacing: str = "uniform-trailing",
     repeats: int = 1,
     resample: int = 1,
+    mix: str | None = None,
 ) -> Tensor:
-    """SDEdit."""
+    """SDEdit; `mix` is a way to lean."""
     kind = {"ddpm": DDPM, **sampling.SAMPLERS}[sampler]
     budget = task.calls // task.calls_per_step // repeats
     if sampler == "heun":
@@ -86,8 +88,13 @@ def sdedit(
         for steps in range(budget, 0, -1)
         if len(levels_walked(made := task.process(kind, steps, spacing), steps, resample)) <= budget
     )
+    target = task.target()
+    if mix:
+        nothing = task.network.model(task.network.config.null_class)
+        towards = task.network.model(task.targets)
+        target = lean(towards, nothing, task.trained.schedule, MIXES[mix], task.scale)
     return edit(
-        *(process, task.target(), task.pictures, process.num_steps, task.noise),
+        *(process, target, task.pictures, process.num_steps, task.noise),
         mask=task.mask,
         repeats=repeats,
         resample=resample,
@@ -169,6 +176,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "linspace": partial(sdedit, spacing="uniform-linspace"),
     "twice": partial(sdedit, repeats=2),
     **{f"resample{times}": partial(sdedit, resample=times) for times in (2, 4, 8)},
+    **{name: partial(sdedit, mix=name) for name in MIXES},
     "ilvr8": ilvr,
     "ilvr4": partial(ilvr, factor=4),
     "restart": restart,

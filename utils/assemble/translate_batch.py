@@ -1,14 +1,24 @@
 """DDIB on a batch of the work list."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from torch import Tensor
 
-from diffusions import DDPM, carry_latent, decode, encode, record_noise, replay_noise
+from diffusions import (
+    carry_latent,
+    decode,
+    encode,
+    follow_denoised,
+    record_denoised,
+    record_noise,
+    replay_noise,
+)
 from diffusions.cycle_diffusion import Recording
 from diffusions.diagnostics import latent_statistics, rmse, unlike_noise
+from diffusions.flow_edit import Denoised
 from diffusions.process import Look, Model, Noise, Process
 from diffusions.trajectory import Trajectory, frames
 from utils import images, log
@@ -16,10 +26,19 @@ from utils.jobs import Item, Result, item_noise
 from utils.sampling import PixelSpace, Swap, Tick, name_level, ticking
 from utils.settings import Translate
 
+Latent = Tensor | Recording | Denoised
+RECORDED = {
+    "cycle-diffusion": (record_noise, replay_noise),
+    "edit-friendly": (partial(record_noise, independent=True), replay_noise),
+    "flow-edit": (record_denoised, follow_denoised),
+}
+"""What takes pictures apart, and what puts them together, of solvers that follow no ODE."""
+
 
 class Side(NamedTuple):
     """One end of a translation."""
 
+    solver: str
     encoder: Process
     decoder: Process
     model: Model
@@ -27,18 +46,18 @@ class Side(NamedTuple):
     guided: Model
     """Decodes."""
 
-    def encode(self, images: Tensor, noise: Noise, look: Look | None = None) -> Tensor | Recording:
-        """Encode images, by cycle-diffusion to a recording of noise, else to a latent."""
+    def encode(self, images: Tensor, noise: Noise, look: Look | None = None) -> Latent:
+        """Encode images to a latent, or take them apart with noise."""
         encoder = self.encoder.watched(look)
-        if isinstance(encoder, DDPM):
-            return record_noise(encoder, self.model, images, noise)
+        if self.solver in RECORDED:
+            return RECORDED[self.solver][0](encoder, self.model, images, noise)
         return encode(encoder, self.model, images)
 
-    def decode(self, latent: Tensor | Recording, encoder: Process, look: Look | None = None) -> Tensor:
+    def decode(self, latent: Latent, encoder: Process, look: Look | None = None) -> Tensor:
         """Decode what another side's encoder made."""
         decoder = self.decoder.watched(look)
-        if isinstance(decoder, DDPM):
-            return replay_noise(decoder, self.guided, latent)
+        if self.solver in RECORDED:
+            return RECORDED[self.solver][1](decoder, self.guided, latent)
         return decode(decoder, self.guided, carry_latent(latent, encoder, self.encoder))
 
 
@@ -55,7 +74,7 @@ class Start(NamedTuple):
     """Where a translation begins."""
 
     side: Side
-    latent: Tensor | Recording
+    latent: Latent
     states: Tensor | None
     """The inputs, as the network of A works on them; None of latents from files."""
     images: Tensor | None
@@ -147,7 +166,7 @@ class TranslateBatch:
             files.append({path: images.encode_latent(row, self.made_by(item))})
         return files
 
-    def _shown(self, side: Side, latent: Tensor | Recording) -> Tensor:
+    def _shown(self, side: Side, latent: Latent) -> Tensor:
         """Return one state of the latent, scaled to the range of images."""
         state = latent[0] if isinstance(latent, tuple) else latent
         return side.encoder.shown(state, side.encoder.num_steps)
@@ -163,7 +182,7 @@ class TranslateBatch:
         notes = []
         for row, (item, error) in enumerate(zip(items, errors, strict=True)):
             statistics = {key: round(values[row], 4) for key, values in table.items()}
-            if far := unlike_noise(statistics):
+            if not self.translate.t0 and (far := unlike_noise(statistics)):
                 log.log.warning(f"warning: {item.name}: its latent is unlike noise: {', '.join(far)}")
             notes.append({**error, "latent": statistics})
         return notes

@@ -97,6 +97,7 @@ class Ends:
         return {
             **second,
             "solver": self.translate.solver,
+            **({"t0": self.translate.t0} if self.translate.t0 else {}),
             "timesteps": len(self.timesteps),
             "inversion": self.translate.inversion,
             **self.guidance.parameters,
@@ -246,6 +247,7 @@ def build(
         ValueError: Weights that are wrong.
     """
     chosen, translate = ends.chosen, ends.translate
+    solver = translate.solver
     tiles = ends.sizing.tiles(most or launch.micro_batch)
     network = (network or load_network(ends.config, chosen.main.weights, launch)).by(tiles)
     other = chosen.other
@@ -258,11 +260,11 @@ def build(
 
     def target(told: str | images.Prompt | None, num_images: int) -> Side:
         bound = guide.bind([told] * num_images)
-        return Side(encoder_B, decoder_B.guided(bound.gradient), bound.plain, bound.guided)
+        return Side(solver, encoder_B, decoder_B.guided(bound.gradient), bound.plain, bound.guided)
 
     def source(items: list[jobs.Item]) -> Side:
         model = network.model(_told(ends, network, sources, items, launch.device))
-        return Side(*ends.up, model, model)
+        return Side(solver, *ends.up, model, model)
 
     def note(item: jobs.Item) -> dict[str, object]:
         if ends.config.told_text:
@@ -324,7 +326,7 @@ def _warn(ends: Ends, loss: str | None) -> None:
     """Say when the latent is not all noise, and what these steps lose."""
     process = ends.up[0]
     last = process.timesteps[-1]
-    if last + 1 < 0.9 * process.num_timesteps:
+    if last + 1 < 0.9 * process.num_timesteps and not ends.translate.t0:
         log.once(
             f"note: the last level is timestep {last:g} of {process.num_timesteps}, not pure noise, so the "
             "latent keeps part of the image; see docs/DDIB.md"

@@ -167,6 +167,8 @@ def complete(method: M, config: Config) -> M:
     """
     scale = getattr(config, "guidance_scale", _GLIDE_SCALE if config.told_text else 1.0)
     spacing = KARRAS if _knows_all(config) else method.spacing
+    if isinstance(method, settings.Translate) and method.t0 and spacing != KARRAS:
+        spacing = settings.Edit.spacing  # of an edit from there
     implied: dict[str, object] = {"respace_type": spacing, "guidance_scale": scale}
     says_steps = bool(method.respace_steps or method.respace_type not in (None, *settings.COUNTED))
     if isinstance(method, settings.Edit):
@@ -239,8 +241,12 @@ def read_timesteps(method: settings.Method, trained: Trained, default_steps: int
         ValueError: The respacing is not possible.
     """
     name, schedule = method.respace_type, trained.schedule
+    num_timesteps = schedule.num_timesteps
+    if isinstance(method, settings.Translate) and method.t0:
+        every = Process(schedule, range(num_timesteps), "x0")
+        num_timesteps = every.level_at(method.t0)
     num_steps = method.respace_steps or (default_steps if name in settings.COUNTED else None)
-    return choose_timesteps(name, schedule, schedule.num_timesteps, num_steps)
+    return choose_timesteps(name, schedule, num_timesteps, num_steps)
 
 
 def choose_timesteps(name: str, schedule: Schedule, num_timesteps: int, num_steps: int | None) -> list[float]:
@@ -292,7 +298,7 @@ def make_solver(
 ) -> tuple[Process, Process]:
     """Build what follows the ODE up and what follows it down, as the options name them."""
     given = (trained.schedule, timesteps, trained.prediction)
-    if translate.solver == "cycle-diffusion":
+    if translate.solver in settings.RECORDED:
         both = DDPM(*given)
     elif translate.solver == "exact":
         both = BDIA(*given, clip_denoised=False)  # what is clipped cannot be undone

@@ -10,13 +10,13 @@ from diffusions.process import Process
 from diffusions.round_trip import lost_share
 from utils.config import Config
 from utils.sampling.processes import KARRAS, Trained, make_solver, read_timesteps
-from utils.settings import Translate
+from utils.settings import RECORDED, Translate
 
 _SPREAD = 0.3
 """Std of pictures on [-1, 1]: of their details, and of their brightness as a whole."""
 _LOSS = 0.03
 _STRIDE = 2.0
-_CLOSED = ("exact", "cycle-diffusion", "fixed_point")
+_CLOSED = ("exact", "fixed_point", *RECORDED)
 """Solvers and inversions whose way back undoes their way there, whatever the steps."""
 
 

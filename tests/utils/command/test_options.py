@@ -62,7 +62,7 @@ def test_the_option_set_is_pinned():
     }
     assert flags(sample_ddib) == COMMON | {
         *("--class_A", "--class_B", "--config_B", "--weights_B", "--offload", "--solver", "--inversion"),
-        *("--cycle", "--save_latents", "--from_latents", "--prompt_A", "--prompt_B"),
+        *("--cycle", "--save_latents", "--from_latents", "--prompt_A", "--prompt_B", "--t0"),
     }
 
 
