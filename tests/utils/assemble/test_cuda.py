@@ -20,7 +20,7 @@ from utils.assemble import edit_plan, translate_plan
 from utils.sampling import guidance, networks
 from utils.sampling.networks import Chosen, Files
 from utils.sampling.processes import read_config, read_trained
-from utils.settings import Edit, Translate
+from utils.settings import RECORDED, Edit, Translate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ITEMS = [jobs.Item("a.png", 0, "a_s00.png"), jobs.Item("b.png", 1, "b_s01.png")]
@@ -279,9 +279,9 @@ def test_a_network_of_sigma_waits_for_nothing(trial, main, num_calls):
 
 
 SOLVERS = {
-    "ddim": {},
+    "ddim": {"solver": "ddim"},
     "source": {"inversion": "source"},
-    **{name: {"solver": name} for name in ("heun", "dpm-solver++", "exact", "cycle-diffusion")},
+    **{name: {"solver": name} for name in ("heun", "dpm-solver++", "exact", *RECORDED)},
 }
 
 
