@@ -222,10 +222,10 @@ class Edit(Method):
         None, "ve: Langevin steps before each step (default: none)", Number(1, whole=True)
     )
     snr: float = option(0.16, "ve: signal-to-noise ratio of the Langevin steps", Number(0))
-    resample: int = option(
-        1,
+    resample: int | None = option(
+        None,
         "with masks: make each step at low noise this many times, noised up between, so that what may change "
-        "fits to what is kept",
+        "fits to what is kept (default: 4 with --calls, their own number too; else 1)",
         Number(1, whole=True),
     )
     mask_dir: Path | None = option(

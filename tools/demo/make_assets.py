@@ -30,6 +30,9 @@ SPACED = ["--sampler", "ddpm", "--respace_type", "uniform", "--respace_steps", "
 """Of all edits; their t0 is a hundredth below that of the default spacing."""
 EDIT_STEPS = (20, 35, 50, 65)
 PAIRS = (("red_apple", "orange"), ("lemon", "lime"), ("orange", "strawberry"), ("pear", "lemon"))
+KEPT_PAIRS = (("lemon", "red_apple"), ("orange", "strawberry"), ("pear", "lime"), ("red_apple", "orange"))
+KEPT = ([], ["--solver", "edit-friendly", "--t0", "0.6"], ["--solver", "flow-edit", "--t0", "0.75"])
+"""DDIB by default, and what keeps more of a picture."""
 SOLVER = ["--solver", "heun", "--respace_type", "quad90", "--respace_steps", "50"]
 PLATE = ("lemon", "red_apple", "pear", "lime", "orange", "strawberry")
 """Fruits of the photo of which a part is edited, by rows."""
@@ -223,6 +226,22 @@ def draw_ddib(target: Path) -> None:
         stack(rows).save(target, optimize=True)
 
 
+def draw_kept(target: Path) -> None:
+    """Draw fruits, and what they become by each way of keeping them, guided: a row a fruit."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for source, wanted in KEPT_PAIRS:
+            given, row = Path(f"assets/fruits/{source}/2.png"), []
+            for i, way in enumerate(KEPT):
+                save_dir = Path(folder, f"{source}-{wanted}-{i}")
+                words = ["--input_dir", str(given), "--save_dir", str(save_dir), "--guidance_scale", "3"]
+                words += ["--class_A", source, "--class_B", wanted, *way]
+                sample_ddib.main([*MODEL_WORDS, *words])
+                row.append(codecs.decode(save_dir / "2.png"))
+            rows.append([codecs.decode(given), *row])
+        stack(rows).save(target, optimize=True)
+
+
 def draw_way(command: ModuleType, source: Path, words: list[str], target: Path) -> None:
     """Draw the strip of the way from one input to its result."""
     with tempfile.TemporaryDirectory() as folder:
@@ -333,6 +352,7 @@ def main() -> None:
     draw_ve(Path("assets/ve.png"))
     draw_labelled(Path("assets/labelled.png"))
     draw_ddib(Path("assets/ddib.png"))
+    draw_kept(Path("assets/ddib_kept.png"))
     strokes = [*SPACED, "--edit_steps", "50"]
     draw_way(sample_sdedit, Path("assets/strokes/pear.png"), strokes, Path("assets/sdedit_way.png"))
     fruit = ["--class_A", "lemon", "--class_B", "lime", *SOLVER]

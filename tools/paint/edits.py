@@ -246,7 +246,9 @@ class Painter:
             "guidance_scale": wanted.guidance_scale,
             "mask_feather": wanted.mask_feather if wanted.mask is not None else 0.0,
         }
-        return Plan(wanted, options, self._editor.means(**options).starts[0].num_steps)
+        return Plan(
+            wanted, options, self._editor.means(masked=wanted.mask is not None, **options).starts[0].num_steps
+        )
 
     def edit(self, plan: Plan, step: Step) -> bytes:
         """Do an edit.

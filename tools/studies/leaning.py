@@ -58,7 +58,7 @@ def within(with_class: Tensor, without: Tensor, sigma: float, scale: float) -> T
 MIXES: dict[str, Callable[..., Tensor]] = {
     "plain": plain,
     "interval": partial(in_interval, low=0.2, high=1.0),
-    "interval high": partial(in_interval, low=0.4, high=10.0),
+    "interval of EDM2": partial(in_interval, low=0.28, high=2.9),
     "rescaled": partial(rescaled, share=0.7),
     "projected": partial(projected, share=0.0, most=1e9),
     "projected, at most .1": partial(projected, share=0.0, most=0.1),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +43,8 @@ from utils.sampling import (
 from utils.settings import Edit
 
 TITLE = "SDEdit"
+_RESAMPLE = 4
+"""Of edits with masks, where nothing is said (docs/SDEdit.md, Masks)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,12 @@ class EditMeans:
 
 
 def find_means(
-    edit: Edit, chosen: Chosen, config: Config, trained: Trained, told: Mapping[str, str | images.Prompt]
+    edit: Edit,
+    chosen: Chosen,
+    config: Config,
+    trained: Trained,
+    told: Mapping[str, str | images.Prompt],
+    masked: bool,
 ) -> EditMeans:
     """Work out what the settings of an edit amount to.
 
@@ -110,11 +117,14 @@ def find_means(
         config: Of the network that edits.
         trained: Its process.
         told: Name of the class of each picture that has one, or its prompt.
+        masked: Whether any picture has a mask.
 
     Raises:
         ValueError: Settings that do not go together or with the network.
     """
     edit = complete(edit, config)
+    if edit.resample is None:
+        edit = replace(edit, resample=_RESAMPLE if masked and edit.calls else 1)
     guidance = make_guidance(edit, chosen, config, list(dict.fromkeys(told.values())))
     starts = find_starts(edit, config, trained, guidance.calls_per_step)
     whole = partial(make_process, edit, config, trained)
@@ -135,12 +145,13 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     trained = read_trained(config)
     names = images.find_inputs(running, edit, images.WITH_PAIRS)
     conditions, told = read_told(edit, config, running.folder, names)
-    means = find_means(edit, chosen, config, trained, told)
+    masks = images.find_masks(edit, running.save_dir, names)
+    means = find_means(edit, chosen, config, trained, told, masked=masks is not None)
     sizing, seen = means.sizing, find_sizes(means.sizing, running, names)
     check_place(sizing, running)
     _warn(means)
     sizing.warn(seen.values())
-    reader = _reader(means, running, names)
+    reader = _reader(means, running, names, masks)
     items = jobs.make_items(names, edit.samples, partial(reader.saving.suffix, running.folder))
     return Plan(
         title=TITLE,
@@ -161,7 +172,9 @@ def plan_edit(network: settings.Network, edit: Edit, running: Running) -> Plan:
     )
 
 
-def _reader(means: EditMeans, running: Running, names: list[str]) -> images.Inputs | images.RegionInputs:
+def _reader(
+    means: EditMeans, running: Running, names: list[str], masks: images.Masks | None
+) -> images.Inputs | images.RegionInputs:
     """Return what reads the inputs: whole, or the parts that masks mark.
 
     Raises:
@@ -171,7 +184,7 @@ def _reader(means: EditMeans, running: Running, names: list[str]) -> images.Inpu
     size = sizing.side if edit.region else sizing.size
     reader = images.Inputs(
         *(running.folder, size, means.config.channels, edit.fit),
-        masks=images.find_masks(edit, running.save_dir, names),
+        masks=masks,
         strengths=images.find_strengths(edit, running.save_dir, names),
         least=sizing.least,
         saving=find_saving(edit, running, means.config, names),

@@ -40,7 +40,7 @@ class Read(NamedTuple):
 class Editor(OnLoaded):
     """Edits pictures with a network that is loaded once, half of the way (t0 0.5) where nothing is said.
 
-    editor = Editor.load("demo/fruits64", respace_steps=20, sampler="sde-dpm-solver++")
+    editor = Editor.load("demo/fruits64")
     kiwi = editor("strokes.png", t0=0.5, class_label="kiwi", seed=3)
     """
 
@@ -86,7 +86,7 @@ class Editor(OnLoaded):
         """
         alone = isinstance(pictures, str | Path | Image.Image)
         given = [pictures] if alone else list(pictures)
-        means = self.means(**options)
+        means = self.means(masked=mask is not None, **options)
         maps = {"mask": mask, "strength": strength}
         read = self._read(means, given, {key: x for key, x in maps.items() if x is not None})
         done = self._run(means, name_pictures(given, names), read, callback)
@@ -121,7 +121,7 @@ class Editor(OnLoaded):
         Raises:
             ValueError: As in a call.
         """
-        means = self.means(**options)
+        means = self.means(masked=mask is not None, **options)
         [read] = self._read(means, [picture], {} if mask is None else {"mask": mask})
         [[done]] = self._run(means, [name], [read], callback)
         asked, config = self._loaded.asked, self._loaded.chosen.main.config
@@ -136,8 +136,12 @@ class Editor(OnLoaded):
         [content] = writer.encode(jobs.Item(name, 0, target), parts, read.finish, notes).values()
         return content
 
-    def means(self, **options: Any) -> EditMeans:
-        """Return what the options of a call amount to, checked: process, levels, network evaluations.
+    def means(self, masked: bool = False, **options: Any) -> EditMeans:
+        """Return what the options of a call amount to, checked: processes, levels, network evaluations.
+
+        Args:
+            masked: Whether the call has a mask.
+            **options: As in a call.
 
         Raises:
             ValueError: Options that are not allowed, or not with this network.
@@ -148,7 +152,7 @@ class Editor(OnLoaded):
             given = {name: value for name, value in given.items() if name not in _WAYS}
         edit, loaded = _settings({**given, **options}), self._loaded
         told = _told(edit, loaded.config, [""])
-        return find_means(edit, loaded.choose(edit), loaded.config, loaded.trained, told)
+        return find_means(edit, loaded.choose(edit), loaded.config, loaded.trained, told, masked)
 
     def _run(
         self,

@@ -20,7 +20,7 @@ _OF_FILES = ("comparison", "trajectory", "cycle", "save_latents", "from_latents"
 class Translator(OnLoaded):
     """Translates pictures with a network that is loaded once.
 
-    translator = Translator.load("demo/fruits64", class_A="lemon", solver="heun", respace_steps=25)
+    translator = Translator.load("demo/fruits64", class_A="lemon")
     lime = translator("lemon.png", class_B="lime")
     """
 

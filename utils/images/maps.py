@@ -156,7 +156,7 @@ def find_masks(edit: Edit, save_dir: Path, names: list[str]) -> Masks | None:
     if maps is None and not any(is_pair(name) for name in names):
         if edit.mask_invert or edit.mask_feather or edit.mask_default == "all":
             raise ValueError("--mask_invert, --mask_feather and --mask_default: only with --mask_dir")
-        if edit.resample > 1 and not edit.strength_dir:
+        if (edit.resample or 1) > 1 and not edit.strength_dir:
             raise ValueError(
                 "--resample: only with --mask_dir or --strength_dir, it fits parts to one another"
             )

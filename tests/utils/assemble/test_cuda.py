@@ -77,7 +77,7 @@ class Trial:
         given = Edit(**options)
         classes, config = classes or {}, read_config(self.files[main].config)
         trained, chosen = read_trained(config), self._chosen(given, main)
-        means = edit_plan.find_means(given, chosen, config, trained, classes)
+        means = edit_plan.find_means(given, chosen, config, trained, classes, masked=False)
         shapes = {"image": SHAPE} | dict.fromkeys(maps, (1, 8, 8))
         return self._run(lambda: edit_plan.build(means, self.launch, classes, self.log.tick), shapes)
 
@@ -354,7 +354,9 @@ def test_a_fixed_point_reads_once_an_iteration(trial):
 def test_results_come_to_the_cpu_when_all_is_done(trial):
     edit = Edit(respace_steps=2, edit_steps=(2,), comparison=True)
     config = read_config(trial.files["main"].config)
-    means = edit_plan.find_means(edit, Chosen(trial.files["main"]), config, read_trained(config), {})
+    means = edit_plan.find_means(
+        edit, Chosen(trial.files["main"]), config, read_trained(config), {}, masked=False
+    )
     with trial.place():
         method = jobs.Method(lambda launch: edit_plan.build(means, launch, {}, trial.log.tick), trial.launch)
         trial.log.events.clear()
