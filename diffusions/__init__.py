@@ -10,6 +10,7 @@ from diffusions.dpm_solver import DPMSolver
 from diffusions.flow_edit import flow_edit, follow_denoised, record_denoised
 from diffusions.guidance import classifier_free, classifier_free_at_once, classifier_gradient
 from diffusions.heun import Heun
+from diffusions.interval import EVERYWHERE, Within, is_within
 from diffusions.inversion import FixedPointInversion, SourceInversion
 from diffusions.pairs import carry_latent
 from diffusions.preconditioning import precondition
@@ -29,6 +30,7 @@ __all__ = [
     "BDIA",
     "DDIM",
     "DDPM",
+    "EVERYWHERE",
     "VPSDE",
     "Consistency",
     "DPMSolver",
@@ -38,6 +40,7 @@ __all__ = [
     "NoiseSchedule",
     "PredictorCorrector",
     "SourceInversion",
+    "Within",
     "as_ve",
     "carry_latent",
     "classifier_free",
@@ -52,6 +55,7 @@ __all__ = [
     "flow_edit",
     "follow_denoised",
     "from_unit_range",
+    "is_within",
     "karras_sigmas",
     "levels_walked",
     "make_karras_schedule",

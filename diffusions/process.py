@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from diffusions.interval import Within
 from diffusions.prediction import PREDICTIONS, Prediction, interpret, split_variance, to_eps, to_x_0
 from diffusions.schedule import CLEAN, Schedule
 
@@ -237,7 +238,7 @@ class Process:
         """Ask the network, once, for the x_0 and the eps in a state of some level.
 
         Args:
-            model: The network.
+            model: The network, or what it is at each level, see `Within`.
             x_t: State, shape [B, C, ...], at least float32.
             level: Level that the network is told, 1 to K.
             clip: Clip x_0 to [-1, 1] (see `bounded`), and derive eps from the clipped x_0.
@@ -247,6 +248,7 @@ class Process:
         """
         self.check_level(level)
         here = self.levels[level]
+        model = model.at(here.sigma) if isinstance(model, Within) else model
         output, variance = split_variance(model(x_t, self.condition(x_t, level)).to(x_t.dtype), x_t.shape[1])
         x_0, eps = interpret(output, x_t, here, self.prediction)
         if clip:

@@ -106,6 +106,9 @@ class Method(Checked):
         "for a prompt what its network is used with, 7.5, or 5 for SDXL)",
         Number(0),
     )
+    guidance_interval: tuple[float, ...] = option(
+        (), "LOW HIGH: the noise, as --sigma0, above and up to which guidance leans (default: all)", Number(0)
+    )
     negative_prompt: str | None = option(None, "what the results of a prompt are not to show")
     unconditional: tuple[str, ...] = option(
         (), "[CONFIG] WEIGHTS of a network without classes to lean away from, in place of the null_class"
@@ -133,6 +136,13 @@ class Method(Checked):
             raise ValueError("--unconditional has no effect at --guidance_scale 1; give a scale above 1")
         if "classifier_scale" in self.changed() and not self.classifier:
             raise ValueError("--classifier_scale has no effect without --classifier; give that too")
+        ends = self.guidance_interval
+        if ends and (len(ends) != 2 or ends[0] >= ends[1]):
+            raise ValueError(
+                f"--guidance_interval {' '.join(f'{end:g}' for end in ends)}: give two numbers, low and high"
+            )
+        if ends and self.guidance_scale == 1:
+            raise ValueError("--guidance_interval has no effect at --guidance_scale 1; give a scale above 1")
         if self.range and (len(self.range) != 2 or self.range[0] >= self.range[1]):
             words = " ".join(f"{value:g}" for value in self.range)
             raise ValueError(f"--range {words}: give two numbers, black below white")

@@ -14,8 +14,8 @@ import sample_ddib
 from tests.commands.command_case import CONFIG, ROOT, result_bytes
 from tests.commands.test_run import NAMES, pixels
 from utils import codecs, command, option, sampling
-from utils.sampling.budget import translation_steps
-from utils.sampling.processes import complete, read_timesteps
+from utils.sampling.budget import translation_timesteps
+from utils.sampling.processes import complete
 from utils.sampling.returning import describe_loss
 from utils.settings import RECORDED, Translate
 
@@ -174,9 +174,8 @@ def test_what_the_steps_lose_is_said_beforehand(words, said):
     required = ["--weights", "w", "--input_dir", "i", "--save_dir", "o", "--class_B", "1"]
     translate = option.make(Translate, vars(parser.parse_args([*required, *words.split()])))
     translate, trained = complete(translate, config), sampling.read_trained(config)
-    found = describe_loss(
-        translate, config, trained, read_timesteps(translate, trained, translation_steps(translate, 1))
-    )
+    timesteps = translation_timesteps(translate, trained, lambda sigma: 1)
+    found = describe_loss(translate, config, trained, timesteps)
     assert (found is None) == (said is None), found
     assert said is None or said in found
 

@@ -204,6 +204,23 @@ def test_class_label_and_guidance(case, tmp_path):
     assert np.array_equal(guided, edited("5", *away, "--unconditional", case.config, case.weights))
 
 
+def test_guidance_within_an_interval_makes_fewer_calls(case, tmp_path, capsys):
+    """As many as are said beforehand, so that the same --calls are more steps."""
+    words = ["--t0", "0.9", "--class_label", "cat", "--guidance_scale", "3", "--calls", "12"]
+    found = {}
+    for name, interval in {"all": [], "some": ["--guidance_interval", "0.3", "1.2"]}.items():
+        assert sample_sdedit.main([*case.words(), *words, *interval, "--dry_run"]) == 0
+        said = capsys.readouterr().out
+        assert sample_sdedit.main([*case.words(tmp_path / name), *words, *interval]) == 0
+        assert " 12 network evaluations an image" in said
+        assert "12 network evaluations each" in capsys.readouterr().err
+        found[name] = json.loads(Image.open(tmp_path / name / "a.png").text["parameters"])
+    assert found["all"]["edit_steps"] == 6
+    assert found["some"]["edit_steps"] > 6
+    assert found["some"]["guidance_interval"] == [0.3, 1.2]
+    assert "guidance_interval" not in found["all"]
+
+
 def test_the_config_of_what_leads_may_be_left_out(case, capsys):
     demo = str(ROOT / "weights/fruits64.safetensors")
     words = ["--weights", demo, "--input_dir", str(case.input_dir), "--save_dir", str(case.save_dir)]
@@ -270,6 +287,7 @@ def test_a_classifier_leads(case, tmp_path, classifier, sampler):
         (["--t0", "0.5", "0.51"], "the same level twice: t0 0.5 is level 5, t0 0.51 is level 5 of 10"),
         (["--edit_steps", "3", "11"], "only 10 timesteps are kept"),
         (["--edit_steps", "3", "--guidance_scale", "3"], "name the class of the results"),
+        (["--edit_steps", "3", "--guidance_interval", "3", "1"], "--guidance_interval 3 1: give two numbers"),
         (["--edit_steps", "3", "--class_label", "cow"], "unknown class 'cow'"),
         (["--edit_steps", "3", "--mask_invert"], "only with --mask_dir"),
         (["--edit_steps", "3", "--region_margin", "0.5"], "--region_margin 0.5: only with --region mask"),

@@ -1,5 +1,7 @@
 """Guidance: recorded runs with a classifier and without, and closed forms of both."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from golden_samplers import (
@@ -19,7 +21,9 @@ from golden_samplers import (
 from diffusions import (
     DDIM,
     DDPM,
+    EVERYWHERE,
     DPMSolver,
+    Within,
     classifier_free,
     classifier_gradient,
     decode,
@@ -113,6 +117,22 @@ def test_classifier_free_at_scales_0_and_1_is_one_of_the_networks():
     assert torch.equal(classifier_free(conditional, unconditional, 1)(X, t), conditional(X, t))
     assert torch.equal(classifier_free(conditional, unconditional, 0)(X, t), unconditional(X, t))
     assert (len(conditional.timesteps), len(unconditional.timesteps)) == (3, 3)
+
+
+def test_a_model_leans_within_an_interval_of_noise_alone():
+    """Above its first end, up to its second; what does not lean is not asked elsewhere."""
+    process = DDIM(SCHEDULE, range(9, 100, 10))
+    plain, away = Counted(gaussian(SCHEDULE, 0.5, 0.3)), Counted(gaussian(SCHEDULE, -0.1, 0.3))
+    leaning = classifier_free(plain, away, 3.0)
+    low, high = process.sigma(3), process.sigma(7)
+    states = down(process.start(Within(leaning, plain, (low, high))), X, 10)
+    assert away.timesteps == [69, 59, 49, 39]
+    assert plain.timesteps == [*range(99, 0, -10)]
+    for k, (state, reached) in enumerate(pairwise(states)):
+        model = leaning if 3 < 10 - k <= 7 else plain
+        assert torch.equal(process.step(model, state, 10 - k, 9 - k), reached)
+    everywhere = down(process.start(Within(leaning, plain, EVERYWHERE)), X, 10)
+    assert torch.equal(everywhere[-1], down(process.start(leaning), X, 10)[-1])
 
 
 @pytest.mark.parametrize("with_variance", [False, True])

@@ -68,19 +68,19 @@ class EditMeans:
         """Those of the starts, each once, or that of auto_t0."""
         return list({id(x): x for x in [start.process for start in self.starts] or [self.searched]}.values())
 
-    def calls_of(self, num_steps: int) -> int:
-        """Network evaluations for an image, or a tile of one, that is edited in so many steps."""
-        return self.edit.repeats * edit_calls(self.edit, num_steps, self.guidance.calls_per_step)
+    def calls_of(self, process: Process, level: int) -> int:
+        """Network evaluations for an image, or a tile of one, that is edited from a level."""
+        return self.edit.repeats * edit_calls(self.edit, process, level, self.guidance.calls_at)
 
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image or a tile, estimated where the level is searched for."""
-        steps = [start.num_steps for start in self.starts]
-        if self.searched:
+        found = sum(self.calls_of(start.process, start.level) for start in self.starts)
+        if self.searched:  # about half of the levels each time
             num_levels = self.searched.num_steps
-            steps = [round(num_levels * math.log2(num_levels + 1) / 2)]
+            found = round(self.calls_of(self.searched, num_levels) * math.log2(num_levels + 1) / 2)
         second = self.upsampler.num_calls if self.upsampler else 0
-        return sum(map(self.calls_of, steps)) + second
+        return found + second
 
     def parameters(self, masked: bool) -> dict[str, object]:
         """Return what the PNG files record of the method, with or without masks."""
@@ -126,7 +126,7 @@ def find_means(
     if edit.resample is None:
         edit = replace(edit, resample=_RESAMPLE if masked and edit.calls else 1)
     guidance = make_guidance(edit, chosen, config, list(dict.fromkeys(told.values())))
-    starts = find_starts(edit, config, trained, guidance.calls_per_step)
+    starts = find_starts(edit, config, trained, guidance.calls_at)
     whole = partial(make_process, edit, config, trained)
     searched = whole(read_timesteps(edit, trained, None)) if edit.auto_t0 else None
     upsampler = find_upsampler(edit, chosen, told)
@@ -284,6 +284,6 @@ def _describe(
         f"level {start.level} of {start.process.num_steps}: t0 {start.t0:g}, timestep "
         f"{start.process.timesteps[start.level - 1]:g} of {start.process.num_timesteps}, "
         f"sigma {start.sigma:.4g}, "
-        f"{round(calls * means.calls_of(start.num_steps))} network evaluations an image"
+        f"{round(calls * means.calls_of(start.process, start.level))} network evaluations an image"
         for start in means.starts
     ]

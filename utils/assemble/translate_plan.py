@@ -38,11 +38,10 @@ from utils.sampling import (
     make_solver,
     move,
     read_config,
-    read_timesteps,
     read_trained,
     refuse_text,
     tell,
-    translation_steps,
+    translation_timesteps,
     unconditional_label,
 )
 from utils.settings import Translate
@@ -107,11 +106,13 @@ class Ends:
     def num_calls(self) -> int:
         """Estimate the network evaluations of an image or tile for plan and progress; a run counts them."""
         translate, num_steps = self.translate, self.up[0].num_steps
-        up, down = encoding_calls(translate, num_steps), decoding_calls(translate, num_steps, 1)
+        up, plain = encoding_calls(translate, num_steps), lambda sigma: 1
+        back = decoding_calls(translate, self.up[1], plain)
+        down = decoding_calls(translate, self.down[1], self.guidance.calls_at)
         num_targets = len(self.folders)
-        calls = num_targets * down * self.guidance.calls_per_step + (0 if translate.from_latents else up)
+        calls = num_targets * down + (0 if translate.from_latents else up)
         if translate.cycle:
-            calls += down + num_targets * (up + down)
+            calls += back + num_targets * (up + back)
         return calls
 
 
@@ -127,7 +128,7 @@ def find_ends(translate: Translate, chosen: Chosen, config: Config) -> tuple[End
         config_B = read_config(chosen.other.config)
         check_same_images("--config_B", config_B, "--config", config)
     guidance = make_guidance(translate, chosen, config_B, read_targets(translate, config_B))
-    timesteps = read_timesteps(translate, trained, translation_steps(translate, guidance.calls_per_step))
+    timesteps = translation_timesteps(translate, trained, guidance.calls_at)
     up = down = make_solver(translate, trained, timesteps)
     if chosen.other:
         trained_B, encoder = read_trained(config_B), up[0]

@@ -39,7 +39,9 @@ class Upsampler:
     @property
     def num_calls(self) -> int:
         """Network evaluations for an image."""
-        return self.edit.repeats * sum(edit_calls(self.edit, start.num_steps, 1) for start in self.starts)
+        return self.edit.repeats * sum(
+            edit_calls(self.edit, start.process, start.level, _plain) for start in self.starts
+        )
 
     def load(
         self,
@@ -82,9 +84,14 @@ def find_upsampler(edit: Edit, chosen: Chosen, told: Mapping[str, images.Prompt]
         raise ValueError(f"--upsample {chosen.upsample.config}: this network is shown no small picture")
     edit = replace(edit, guidance_scale=1.0, negative_prompt=None)
     trained = read_trained(config)
-    starts = find_starts(edit, config, trained, 1)
+    starts = find_starts(edit, config, trained, _plain)
     guidance = TextGuidance(edit, chosen, config, [images.Prompt(prompt.text) for prompt in told.values()])
     return Upsampler(edit, chosen, config, starts, guidance)
+
+
+def _plain(sigma: float) -> int:
+    """Return the network evaluations of a prediction without guidance."""
+    return 1
 
 
 class Upsampling:

@@ -28,7 +28,7 @@ GROUPS = {
         *("mask_dir", "mask_invert", "mask_feather", "mask_default", "mask_noise", "resample"),
         *("region", "region_margin", "strength_dir"),
     ),
-    "guidance": ("guidance_scale", "unconditional", "classifier", "classifier_scale"),
+    "guidance": ("guidance_scale", "guidance_interval", "unconditional", "classifier", "classifier_scale"),
     "how results are saved": ("format", "bits", "channels"),
     "what else is saved": (
         *("comparison", "trajectory", "cycle", "save_latents", "no_metadata", "no_report"),

@@ -1,6 +1,6 @@
 """From a config to what samples: processes and levels, networks, guidance."""
 
-from utils.sampling.budget import decoding_calls, edit_calls, encoding_calls, translation_steps
+from utils.sampling.budget import decoding_calls, edit_calls, encoding_calls, translation_timesteps
 from utils.sampling.guidance import Guidance, Guide
 from utils.sampling.networks import (
     Chosen,
@@ -74,6 +74,6 @@ __all__ = [
     "tell",
     "ticking",
     "trained_alphas",
-    "translation_steps",
+    "translation_timesteps",
     "unconditional_label",
 ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusions import classifier_free, classifier_gradient
+from diffusions import EVERYWHERE, Within, classifier_free, classifier_gradient, is_within
 from diffusions.process import Gradient, Model
 from models import CONFIG_CLASSES
 from utils import sources
@@ -42,6 +42,7 @@ class Guidance:
         """
         self._method, self._chosen, self._config = method, chosen, config
         self.scale, self.classifier_scale = method.guidance_scale, method.classifier_scale
+        self._interval = method.guidance_interval or EVERYWHERE
         self._away = self._classifier = None
         if classes is None and (self.scale != 1 or method.classifier):
             raise ValueError("guidance leads to a class; name the class of the results")
@@ -111,10 +112,10 @@ class Guidance:
         found["classifier"] = self._classifier
         return {name: config for name, config in found.items() if config is not None}
 
-    @property
-    def calls_per_step(self) -> int:
-        """Network evaluations where an unguided sampler makes one."""
-        return 1 + (self._away is not None) + (self._classifier is not None)
+    def calls_at(self, sigma: float) -> int:
+        """Count the network evaluations of a prediction at a level, of which an unguided one makes one."""
+        leans = self._away is not None and is_within(sigma, self._interval)
+        return 1 + leans + (self._classifier is not None)
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -122,6 +123,8 @@ class Guidance:
         found: dict[str, object] = {}
         if self._away is not None:
             found["guidance_scale"] = self.scale
+            if self._method.guidance_interval:
+                found["guidance_interval"] = list(self._method.guidance_interval)
         if self._chosen.unconditional:
             found["unconditional"] = _label(self._method.unconditional)
         if self._classifier is not None:
@@ -149,6 +152,10 @@ class Guidance:
             classifier = load_module(self._classifier, self._chosen.classifier.weights, launch)
             modules.append(classifier)
         return Guide(self, network, launch, without, classifier, modules)
+
+    def lean(self, plain: Model, away: Model) -> Within:
+        """Return what leans from one network to another where the options say so."""
+        return Within(classifier_free(plain, away, self.scale), plain, self._interval)
 
     def labels(self, names: list[str | None]) -> tuple[list[int] | None, list[int]]:
         """Return what network and classifier are told for each image; the former may be None."""
@@ -185,7 +192,7 @@ class Guide:
         labels, targets = self.guidance.labels(names)
         plain = guided = self.network.model(None if labels is None else self._tensor(labels))
         if self.without is not None:
-            guided = classifier_free(plain, self.without, self.guidance.scale)
+            guided = self.guidance.lean(plain, self.without)
         if self.classifier is None:
             return Bound(plain, guided, None)
         return Bound(plain, guided, self._gradient(self._tensor(targets)))

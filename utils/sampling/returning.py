@@ -15,7 +15,7 @@ from utils.settings import RECORDED, Translate
 _SPREAD = 0.3
 """Std of pictures on [-1, 1]: of their details, and of their brightness as a whole."""
 _LOSS = 0.03
-_STRIDE = 2.0
+_STRIDE, _HEUN_STRIDE = 2.0, 2.5
 _CLOSED = ("exact", "fixed_point", *RECORDED)
 """Solvers and inversions whose way back undoes their way there, whatever the steps."""
 
@@ -38,7 +38,8 @@ def describe_loss(
         return None
     encoder, decoder = make_solver(translate, trained, timesteps)
     loss, stride = _loss(encoder, decoder, config), _longest_stride(encoder)
-    if loss <= _LOSS and stride <= _STRIDE:
+    longest = _HEUN_STRIDE if translate.solver == "heun" else _STRIDE
+    if loss <= _LOSS and stride <= longest:
         return None
     num_steps = min(max(25, len(timesteps)), config.diffusion.num_timesteps)
     spacing = KARRAS if translate.respace_type == KARRAS else translate.spacing

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from diffusions import levels_walked
 from diffusions.process import Process
 from utils.config import Config
-from utils.sampling.budget import edit_calls, steps_within
+from utils.sampling.budget import CallsAt, edit_calls, steps_within
 from utils.sampling.processes import Trained, choose_timesteps, make_process, read_timesteps
 from utils.settings import Edit
 
@@ -40,7 +40,7 @@ class Start:
         return self.process.sigma(self.level)
 
 
-def find_starts(edit: Edit, config: Config, trained: Trained, calls_per_step: int) -> list[Start]:
+def find_starts(edit: Edit, config: Config, trained: Trained, calls_at: CallsAt) -> list[Start]:
     """Choose where an edit begins: none with auto_t0, which searches.
 
     With `calls`, as many levels as they allow lie below each t0 or sigma0, each on a process of its own. Else
@@ -51,13 +51,13 @@ def find_starts(edit: Edit, config: Config, trained: Trained, calls_per_step: in
         edit: The settings, complete.
         config: Of the network.
         trained: Its process.
-        calls_per_step: Of guidance, see `edit_calls`.
+        calls_at: Of the guidance.
 
     Raises:
         ValueError: A level that the process does not have, the same twice, or too few calls for a step.
     """
     if edit.calls:
-        return _starts_below(edit, config, trained, calls_per_step)
+        return _starts_below(edit, config, trained, calls_at)
     if edit.auto_t0:
         return []
     process = make_process(edit, config, trained, read_timesteps(edit, trained, None))
@@ -74,15 +74,15 @@ def find_starts(edit: Edit, config: Config, trained: Trained, calls_per_step: in
     ]
 
 
-def _starts_below(edit: Edit, config: Config, trained: Trained, calls_per_step: int) -> list[Start]:
+def _starts_below(edit: Edit, config: Config, trained: Trained, calls_at: CallsAt) -> list[Start]:
     every = Process(trained.schedule, range(trained.schedule.num_timesteps), "x0")
     tops = _levels(edit, every)
     _refuse_twice(edit, every, tops)
-    return [_start_below(edit, config, trained, calls_per_step, top, len(tops)) for top in tops]
+    return [_start_below(edit, config, trained, calls_at, top, len(tops)) for top in tops]
 
 
 def _start_below(
-    edit: Edit, config: Config, trained: Trained, calls_per_step: int, top: int, num_starts: int
+    edit: Edit, config: Config, trained: Trained, calls_at: CallsAt, top: int, num_starts: int
 ) -> Start:
     """Place as many levels as --calls allow below the `top`-th timestep."""
 
@@ -91,9 +91,7 @@ def _start_below(
         process = make_process(edit, config, trained, timesteps)
         return Start(process, num_levels, _folder(edit, process, num_levels, num_starts), edit.resample)
 
-    return place(
-        steps_within(edit.calls, lambda n: edit_calls(edit, place(n).num_steps, calls_per_step), top)
-    )
+    return place(steps_within(edit.calls, lambda n: edit_calls(edit, place(n).process, n, calls_at), top))
 
 
 def _levels(edit: Edit, process: Process) -> list[int]:

@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from diffusions import classifier_free_at_once
+from diffusions import EVERYWHERE, Within, classifier_free_at_once, is_within
+from diffusions.process import Model
 from utils.config import Config, count_classes
 from utils.images import Prompt
 from utils.jobs import Launch
@@ -32,6 +33,8 @@ class TextGuidance:
             ValueError: Options that do not go together or with the network.
         """
         self._config, self._prompts = config, list(dict.fromkeys(prompts))
+        self._given_interval = method.guidance_interval
+        self._interval = method.guidance_interval or EVERYWHERE
         self.scale, self._negative = method.guidance_scale, method.negative_prompt
         for name in ("unconditional", "classifier"):
             if getattr(method, name):
@@ -49,16 +52,16 @@ class TextGuidance:
         """Whether two predictions are mixed; a network that is told the scale mixes none."""
         return self.scale != 1 and self._config.model.guidance_channels is None
 
-    @property
-    def calls_per_step(self) -> int:
-        """Network evaluations of one picture where an unguided sampler makes one."""
-        return 2 if self.leans else 1
+    def calls_at(self, sigma: float) -> int:
+        """Count the network evaluations of a prediction at a level, of which an unguided one makes one."""
+        return 2 if self.leans and is_within(sigma, self._interval) else 1
 
     @property
     def parameters(self) -> dict[str, object]:
         """What the PNG files record of the guidance."""
         negative = {} if self._negative is None else {"negative_prompt": self._negative}
-        return {"guidance_scale": self.scale, **negative}
+        within = {"guidance_interval": list(self._given_interval)} if self._given_interval else {}
+        return {"guidance_scale": self.scale, **within, **negative}
 
     def name_of(self, prompt: Prompt) -> str:
         """Return what is said of a prompt in messages."""
@@ -72,6 +75,15 @@ class TextGuidance:
     def load(self, network: Network, launch: Launch) -> "TextGuide":
         """Return what tells a network its texts."""
         return TextGuide(self, network, launch)
+
+    def lean(self, plain: Model, both: Model) -> Within:
+        """Return what leans where the options say so.
+
+        Args:
+            plain: The network, told what to lean to.
+            both: For twice as many pictures, also told what to lean away from.
+        """
+        return Within(classifier_free_at_once(both, self.scale), plain, self._interval)
 
     @cached_property
     def texts(self) -> set[str | None]:
@@ -106,7 +118,7 @@ class TextGuide:
         if self.guidance.leans:
             away = self._stack([negative for _, negative in pairs])
             both = self.network.model(tuple(torch.cat(parts) for parts in zip(told, away, strict=True)))
-            guided = classifier_free_at_once(both, self.guidance.scale)
+            guided = self.guidance.lean(plain, both)
         return Bound(plain, guided, None)
 
     def _stack(self, texts: list[str | None]) -> Told:

@@ -18,7 +18,7 @@ from utils.settings import Edit, Network, Translate
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMON = {
-    "--calls",
+    *("--calls", "--guidance_interval"),
     *("--shard", "--verify", "--overwrite", "--weights_dir", "--list_weights"),
     *(
         "-h",
