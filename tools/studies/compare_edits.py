@@ -2,25 +2,27 @@
 
 `strokes`: paintings become fruits. Realism is the share of results that a classifier takes for what the
 painting means, and KID between its features of the results and of real views; faithfulness is the root
-mean square difference from the painting, as a whole and of both at 8x8 (where colours lie). `classes`: real
-views of a fruit become another; what is to stay is what it shares with the result, its outline: the
-difference of the edges of what is not white. `masks`: half of a view is painted anew;
-neighbours are to differ across the edge as they do beside it (the seam is what they differ more), and the
-class is to stay.
+mean square difference from the painting, as a whole and of both at 8x8 (where colours lie). The tint is how
+far the white frame is from white. `classes`: real views of a fruit become another; what is to stay is what it
+shares with the result, its outline: the difference of the edges of what is not white. `masks`: half of a view
+is painted anew; neighbours are to differ across the edge as they do beside it (the seam is what they differ
+more), and the class is to stay.
 
-Each point is written to SAVE_DIR as it is found, and read from there by the next call; `--plot` draws them.
+Each point is written to SAVE_DIR as it is found, and read from there by the next call.
 """
 
 import argparse
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusions import distance
@@ -36,6 +38,10 @@ CLASSES = ("red_apple", "lemon", "lime", "orange", "pear", "strawberry")
 BATCH = 40
 FRAME = torch.zeros(64, 64, dtype=torch.bool)
 FRAME[[0, 1, -2, -1]] = FRAME[:, [0, 1, -2, -1]] = True
+
+
+Setting = tuple[str, int, float, float]
+"""Method, calls, scale of guidance, t0."""
 
 
 class Case(NamedTuple):
@@ -185,48 +191,69 @@ def build_parser() -> argparse.ArgumentParser:
         default=10,
         help="edits of each painting, views of each pair of classes, or halves",
     )
+    add("--plot", type=Path, help="also draw the points, needs matplotlib")
     return parser
+
+
+def make_bench(args: argparse.Namespace) -> tuple[Bench, Case]:
+    """Load the network, train the classifier or read it from SAVE_DIR, and choose what is edited."""
+    place = jobs.start(cpu=True, precision="fp32")
+    network = sampling.load_network(sampling.read_config(args.config), args.weights, place)
+    pictures = fruits.read(args.data)
+    apart = fruits.held_out(pictures.sources)
+    cache, judged = args.save_dir / "judge.safetensors", judge.judge_network(len(pictures.names))
+    if not cache.exists():
+        trained, accuracy = judge.train_judge(pictures.images, pictures.labels, torch.from_numpy(apart))
+        print(f"judge: {accuracy:.1%} on views that it never saw", flush=True)
+        save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, cache)
+    judged.load_state_dict(load_file(cache))
+    judged.eval()
+    views = pictures.part(apart)
+    make = {"strokes": partial(stroke_case, pictures.names), "classes": partial(class_case, views)}
+    case = (make | {"masks": partial(mask_case, views)})[args.task](args.seeds)
+    real = views.part(torch.isin(views.labels, case.targets).numpy())
+    return Bench(network, judged, features(judged, shrink(real.images, 1)), args.save_dir), case
+
+
+def find_point(bench: Bench, case: Case, task: str, setting: Setting) -> dict[str, list[float]]:
+    """Return each number of a point with its error, from SAVE_DIR or measured."""
+    name, calls, scale, t0 = setting
+    path = bench.save_dir / f"{task}_{name}_{t0}_{calls}_{scale:g}_{len(case.pictures)}.json"
+    if not path.exists():
+        results = edit_all(bench, case, edit_methods.find(name), t0, calls, scale)
+        path.write_text(json.dumps(measure(bench, case, results)))
+    return json.loads(path.read_text())
+
+
+def plot(found: dict[Setting, dict[str, list[float]]], target: Path) -> None:
+    """Draw how often the class is reached over the difference from the picture, a line a method."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name in dict.fromkeys(setting[0] for setting in found):
+        rows = [point for setting, point in found.items() if setting[0] == name]
+        (x, dx), (y, dy) = (zip(*[row[key] for row in rows], strict=True) for key in ("l2", "reached"))
+        axes.errorbar(x, y, dy, dx, marker="o", label=name)
+    axes.set(xlabel="root mean square difference from the picture", ylabel="class reached")
+    axes.legend()
+    figure.savefig(target)
 
 
 def main() -> None:
     """Read the options, measure what is missing, print the table."""
     args = build_parser().parse_args()
     args.save_dir.mkdir(parents=True, exist_ok=True)
-    place = jobs.start(cpu=True, precision="fp32")
-    network = sampling.load_network(sampling.read_config(args.config), args.weights, place)
-    pictures = fruits.read(args.data)
-    apart = fruits.held_out(pictures.sources)
-    cache = args.save_dir / "judge.pt"
-    judged = judge.judge_network(len(pictures.names))
-    if not cache.exists():
-        trained, accuracy = judge.train_judge(pictures.images, pictures.labels, torch.from_numpy(apart))
-        print(f"judge: {accuracy:.1%} on views that it never saw", flush=True)
-        torch.save(trained.state_dict(), cache)
-    judged.load_state_dict(torch.load(cache, weights_only=True))
-    judged.eval()
-    views = pictures.part(apart)
-    make = {"strokes": partial(stroke_case, pictures.names), "classes": partial(class_case, views)}
-    case = (make | {"masks": partial(mask_case, views)})[args.task](args.seeds)
-    real = views.part(torch.isin(views.labels, case.targets).numpy())
-    bench = Bench(network, judged, features(judged, shrink(real.images, 1)), args.save_dir)
-    names = ["reached", "L2", "layout", "tint", "outline", *(["seam"] if args.task == "masks" else []), "KID"]
-    print(f"| method | t0 | calls | scale | {' | '.join(names)} |\n|" + "---|" * (4 + len(names)), flush=True)
-    for name in args.methods:
-        for calls in args.calls:
-            for scale in args.scale:
-                for t0 in args.t0:
-                    point = find_point(bench, case, args.task, name, t0, calls, scale, len(case.pictures))
-                    numbers = [f"{value:.4f} ± {error:.4f}" for value, error in point.values()]
-                    print(f"| {name} | {t0} | {calls} | {scale:g} | {' | '.join(numbers)} |", flush=True)
-
-
-def find_point(bench, case, task, name, t0, calls, scale, count) -> dict[str, tuple[float, float]]:
-    """Return a point, from SAVE_DIR or measured."""
-    path = bench.save_dir / f"{task}_{name.replace(':', '-')}_{t0}_{calls}_{scale:g}_{count}.json"
-    if not path.exists():
-        results = edit_all(bench, case, edit_methods.find(name), t0, calls, scale)
-        path.write_text(json.dumps(measure(bench, case, results)))
-    return json.loads(path.read_text())
+    bench, case = make_bench(args)
+    columns = ["reached", "l2", "layout", "tint", "outline"]
+    columns += ["seam", "kid"] if args.task == "masks" else ["kid"]
+    print(f"| {' | '.join(['method', 'calls', 'scale', 't0', *columns])} |\n|" + "---|" * (4 + len(columns)))
+    found = {}
+    for setting in product(args.methods, args.calls, args.scale, args.t0):
+        found[setting] = point = find_point(bench, case, args.task, setting)
+        numbers = [f"{value:.4f} ± {error:.4f}" for value, error in (point[key] for key in columns)]
+        print(f"| {' | '.join(map(str, setting))} | {' | '.join(numbers)} |", flush=True)
+    if args.plot:
+        plot(found, args.plot)
 
 
 if __name__ == "__main__":
