@@ -208,7 +208,8 @@ def test_guidance_within_an_interval_makes_fewer_calls(case, tmp_path, capsys):
     """As many as are said beforehand, so that the same --calls are more steps."""
     words = ["--t0", "0.9", "--class_label", "cat", "--guidance_scale", "3", "--calls", "12"]
     found = {}
-    for name, interval in {"all": [], "some": ["--guidance_interval", "0.3", "1.2"]}.items():
+    for name, interval in {"all": ["0", "1000"], "some": ["0.3", "1.2"]}.items():
+        interval = ["--guidance_interval", *interval]
         assert sample_sdedit.main([*case.words(), *words, *interval, "--dry_run"]) == 0
         said = capsys.readouterr().out
         assert sample_sdedit.main([*case.words(tmp_path / name), *words, *interval]) == 0
@@ -218,7 +219,9 @@ def test_guidance_within_an_interval_makes_fewer_calls(case, tmp_path, capsys):
     assert found["all"]["edit_steps"] == 6
     assert found["some"]["edit_steps"] > 6
     assert found["some"]["guidance_interval"] == [0.3, 1.2]
-    assert "guidance_interval" not in found["all"]
+    assert sample_sdedit.main([*case.words(tmp_path / "default"), *words]) == 0
+    notes = json.loads(Image.open(tmp_path / "default" / "a.png").text["parameters"])
+    assert notes["guidance_interval"] == [0.28, 2.9]
 
 
 def test_the_config_of_what_leads_may_be_left_out(case, capsys):

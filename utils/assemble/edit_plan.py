@@ -259,6 +259,13 @@ def _warn(means: EditMeans) -> None:
     """Say how far the edits go, and when the variance of the steps will show in them."""
     for line in describe_starts(means.edit, means.starts):
         log.once(line)
+    interval = means.edit.guidance_interval
+    for start in means.starts:
+        if interval and start.sigma <= interval[0]:
+            log.once(
+                f"note: guidance leans at a sigma above {interval[0]:g}, and from t0 {start.t0:g} all are "
+                "below, so it has no effect; --guidance_interval 0 3 leans there too"
+            )
     process = means.processes[0]
     preserving = process.levels[-1].signal < 1
     if getattr(process, "var_type", "") == "fixed_large" and process.num_steps < 500 and preserving:

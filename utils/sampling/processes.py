@@ -42,6 +42,9 @@ KARRAS, CONSISTENCY = "karras", "consistency"
 _EDIT_CALLS, _TEXT_CALLS, _DISTILLED_CALLS, _CONSISTENCY_CALLS = 25, 40, 4, 2
 """Of an edit from a t0 or sigma0, where nothing is said: those of a text are two by two."""
 _TRANSLATION_CALLS = 100
+_GUIDED = (0.28, 2.9)
+"""The noise at which guidance leads an edit to a class, where --calls place the levels and nothing else is
+said: measured on ImageNet by Kynkäänniemi et al. 2024, and on the demo (docs/SDEdit.md, Results)."""
 _SEARCH_STEPS, _KARRAS_STEPS, _TEXT_STEPS, _GLIDE_SCALE = 50, 18, 25, 3.0
 """Where nothing is said: with auto_t0, of networks that know any sigma, of those that are told a text."""
 M = TypeVar("M", bound=settings.Method)
@@ -197,7 +200,10 @@ def _complete_edit(
         implied["respace_steps"] = _TEXT_STEPS
     elif edit.auto_t0 and not says_steps:
         implied["respace_steps"] = _SEARCH_STEPS
-    return _filled(edit, implied)
+    edit = _filled(edit, implied)
+    if edit.calls and edit.guidance_scale != 1 and not (edit.guidance_interval or config.told_text):
+        return replace(edit, guidance_interval=_GUIDED)
+    return edit
 
 
 def _filled(method: M, implied: dict[str, object]) -> M:
