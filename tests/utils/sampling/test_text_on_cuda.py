@@ -55,7 +55,7 @@ def test_an_edit_stays_on_its_device_in_each_precision(name, dtype):
         latents = network.space.encode(images)
         assert latents.shape == (2, 4, 18, 17)
         log.events.clear()
-        predicted = bound.guided(latents, torch.full((2,), 500, device=CUDA))
+        predicted = bound.guided.at(1.0)(latents, torch.full((2,), 500, device=CUDA))
         made = network.space.decode(predicted, images.shape[2:])
         assert (made.shape, made.device, made.dtype) == (images.shape, CUDA, torch.float32)
         assert not [event for _, event in log.events if event == READ]
