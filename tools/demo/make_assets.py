@@ -234,8 +234,8 @@ def draw_kept(target: Path) -> None:
             given, row = Path(f"assets/fruits/{source}/2.png"), []
             for i, way in enumerate(KEPT):
                 save_dir = Path(folder, f"{source}-{wanted}-{i}")
-                words = ["--input_dir", str(given), "--save_dir", str(save_dir), "--guidance_scale", "3"]
-                words += ["--class_A", source, "--class_B", wanted, *way]
+                words = ["--input_dir", str(given), "--save_dir", str(save_dir), "--calls", "60"]
+                words += ["--class_A", source, "--class_B", wanted, "--guidance_scale", "3", *way]
                 sample_ddib.main([*MODEL_WORDS, *words])
                 row.append(codecs.decode(save_dir / "2.png"))
             rows.append([codecs.decode(given), *row])
