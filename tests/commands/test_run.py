@@ -136,26 +136,27 @@ def test_dry_run_prints_the_plan_and_touches_nothing(case, capsys, monkeypatch):
     sigma = float(lines[1].partition("sigma ")[2].partition(",")[0])
     assert sigma == pytest.approx((1 / np.prod(1 - betas[:40]) - 1) ** 0.5, rel=1e-3)
     assert sample_ddib.main([*case.words(), *DDIB, "--dry_run"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "10 network evaluations an image"
+    assert capsys.readouterr().out.splitlines()[-1] == "19 network evaluations an image"
     assert not case.save_dir.exists()
 
 
 @pytest.mark.parametrize(
     ("words", "levels"),
     [
-        ([], 100),
+        ([], 25),
+        (["--calls", "47"], 12),
         (["--respace_steps", "7"], 7),
         (["--respace_type", "ddim25"], 25),
         (["--respace_type", "3,5"], 8),
         (["--respace_type", "none"], 200),
     ],
 )
-def test_ddib_keeps_100_timesteps_unless_told_otherwise(case, capsys, words, levels):
+def test_ddib_takes_100_calls_of_heun_unless_told_otherwise(case, capsys, words, levels):
     longer = ["--set", "diffusion.num_timesteps=200"]
     sample_ddib.main([*case.words(), "--class_A", "0", "--class_B", "1", "--dry_run", *longer, *words])
     printed = capsys.readouterr().out
     assert f"{levels} levels up to" in printed
-    assert f"{2 * levels} network evaluations an image" in printed
+    assert f"\n{4 * levels - 1} network evaluations an image" in printed
 
 
 def test_bad_images_fail_alone(case, capsys):

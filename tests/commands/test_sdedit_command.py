@@ -229,7 +229,7 @@ def test_the_config_of_what_leads_may_be_left_out(case, capsys):
     words = ["--weights", demo, "--input_dir", str(case.input_dir), "--save_dir", str(case.save_dir)]
     words += ["--dry_run", "--t0", "0.5", "--class_label", "kiwi", "--guidance_scale", "2"]
     assert sample_sdedit.main([*words, "--unconditional", demo]) == 0
-    assert "24 network evaluations an image" in capsys.readouterr().out  # 12 of each
+    assert "25 network evaluations an image" in capsys.readouterr().out  # of 15 steps, 10 lean
     for wrong, message in {
         "fruit64": "--unconditional fruit64: no such file or folder, and no published weights",
         f"no.yaml {demo}": "--unconditional no.yaml: does not exist; give the path of a file",

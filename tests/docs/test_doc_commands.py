@@ -104,6 +104,7 @@ NOT_RUN = {
     "python -m pytest tests/browser": "runs with these tests",
     "python -m tools.demo.train_shipped": _PHOTOS,
     "python -m tools.demo.evaluate": _PHOTOS,
+    "python -m tools.studies.compare_edits": _PHOTOS,
     "python -m tools.studies.compare_translations": _PHOTOS,
     "python -m tools.demo.judge": _PHOTOS,
     "python -m tools.studies.train_2d": "takes minutes; tests/tools/studies/test_2d.py trains one",
