@@ -259,7 +259,10 @@ NONSENSE = {
     "fraction": ({"seed": 1.5}, "seed 1.5: of the wrong kind"),
     "negative": ({"seed": -1}, "seed -1: allowed is a whole number from 0"),
     "calls": ({"calls": 0}, "calls 0: allowed"),
-    "few calls": ({"calls": 1, "guidance_scale": 2, "class_label": "hen"}, "--calls 1: one step of this"),
+    "few calls": (
+        {"t0": 0.2, "calls": 1, "guidance_scale": 2, "class_label": "hen"},
+        "--calls 1: one step of this",
+    ),
     "class": ({"class_label": "dgo"}, "unknown class 'dgo' (did you mean dog?)"),
     "guidance": ({"guidance_scale": 4}, "guidance leads to a class"),
     "feather": ({"mask_feather": -1}, "mask_feather -1: allowed is 0 to 1024"),
