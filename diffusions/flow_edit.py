@@ -47,12 +47,11 @@ def flow_edit(
 def record_denoised(process: Process, model: Model, x_0: Tensor, noise: Noise) -> Denoised:
     """Ask the source model what it makes of images at every level, see `flow_edit`; nothing leads it."""
     x_0, process = as_state(x_0), process.guided(None)
-    first, noises, denoised = x_0, [], []
+    noises, denoised = [], []
     for k in range(process.num_steps, 0, -1):
         noises.append(draw(noise, x_0))
-        x_t = process.diffuse(x_0, k, noises[-1])
-        first = x_t if k == process.num_steps else first
-        denoised.append(_denoise(process, model, x_t, k))
+        denoised.append(_denoise(process, model, process.diffuse(x_0, k, noises[-1]), k))
+    first = process.diffuse(x_0, process.num_steps, noises[0])
     return Denoised(first, x_0, torch.stack(noises), torch.stack(denoised))
 
 

@@ -38,11 +38,6 @@ class Task(NamedTuple):
     calls: int
     scale: float
 
-    @property
-    def is_free(self) -> bool:
-        """Whether no class is told."""
-        return self.scale == 0
-
     def source(self) -> Model:
         """The network, told what the pictures are."""
         return self.network.model(self.sources)
@@ -133,9 +128,7 @@ def restart(task: Task, low_t0: float = 0.1, times: int = 2) -> Tensor:
     x = process.diffuse(task.pictures, process.num_steps, task.noise())
     for i in range(times):
         if i:
-            a, b = process.levels[below], process.levels[process.num_steps]
-            share = b.signal / a.signal
-            x = share * x + (b.noise**2 - (share * a.noise) ** 2) ** 0.5 * task.noise()
+            x = process.renoise(x, below, process.num_steps, task.noise())
         step = process.start(task.target(), task.noise)
         for k in range(process.num_steps, below, -1):
             x = step(x, k, k - 1)

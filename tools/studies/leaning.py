@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffusions import is_within
 from diffusions.process import Model
 from diffusions.schedule import NoiseSchedule
 
@@ -26,7 +27,7 @@ def in_interval(
     with_class: Tensor, without: Tensor, sigma: float, scale: float, low: float, high: float
 ) -> Tensor:
     """Extrapolate at some noise only (Kynkäänniemi et al. 2024)."""
-    return torch.lerp(without, with_class, scale) if low < sigma <= high else with_class
+    return torch.lerp(without, with_class, scale) if is_within(sigma, (low, high)) else with_class
 
 
 def rescaled(with_class: Tensor, without: Tensor, sigma: float, scale: float, share: float) -> Tensor:
